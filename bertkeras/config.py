@@ -26,6 +26,7 @@ class BertConfig:
         activation: `"gelu"` (erf form), `"gelu_tanh"` (approximation) or another Keras activation name.
         layer_norm_epsilon: Added to the variance in every layer norm.
         initializer_range: Standard deviation of the truncated normal that draws the kernels.
+        norm_first: Pre-norm blocks and a final layer norm, instead of BERT's post-norm.
 
     Example:
 
@@ -46,6 +47,7 @@ class BertConfig:
     activation: str = "gelu"
     layer_norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
+    norm_first: bool = False
 
     def __post_init__(self) -> None:
         for name in (

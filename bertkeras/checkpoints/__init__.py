@@ -1,0 +1,1 @@
+"""Named arrays in files; knows no model."""

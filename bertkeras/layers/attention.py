@@ -1,0 +1,154 @@
+"""Multi-head self-attention (Vaswani et al. 2017, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from bertkeras.errors import BertKerasError
+from bertkeras.layers.common import bert_initializer
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class MultiHeadSelfAttention(keras.layers.Layer):
+    """Every position looks at every other: `softmax(Q K^T / sqrt(d_k)) V`, in `num_heads` subspaces at once.
+
+    `Q`, `K` and `V` come from one matrix product with a kernel of shape `(hidden_dim, 3 * hidden_dim)`, whose
+    columns are ordered `[Q | K | V]` and, inside each, head by head. The softmax runs in float32 at least. A
+    position that may attend to nothing gives zeros before the output projection, never NaN.
+
+    Args:
+        num_heads: Number of heads; divides the width of the input.
+        dropout: Dropout rate on the attention probabilities, in training only.
+        initializer_range: Standard deviation of the truncated normal that draws the kernels.
+        seed: Seed of the dropout; `None` takes one from `keras.utils.set_random_seed`.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`.
+        attention_mask: Boolean, `True` = attend. `(batch, length)` marks the keys that are not padding,
+            `(batch, length, length)` says for each query which keys it sees, and
+            `(batch, 1 or num_heads, length, length)` says so for each head.
+        return_attention_scores: Also return the probabilities, `(batch, num_heads, length, length)`.
+        training: Whether dropout is on.
+
+    Returns:
+        `(batch, length, hidden_dim)`, or a pair of it and the probabilities.
+
+    Raises:
+        BertKerasError: `num_heads` does not divide `hidden_dim`; a mask that is not boolean or has another rank.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from bertkeras.layers import MultiHeadSelfAttention
+    >>> tuple(MultiHeadSelfAttention(num_heads=2)(np.ones((1, 5, 6), "float32")).shape)
+    (1, 5, 6)
+
+    Reference: Vaswani et al. 2017, Attention Is All You Need, https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        dropout: float = 0.0,
+        initializer_range: float = 0.02,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.initializer_range = initializer_range
+        self.seed = seed
+        self.attention_dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        hidden_dim = input_shape[-1]
+        if hidden_dim is None or hidden_dim % self.num_heads:
+            raise BertKerasError(f"num_heads={self.num_heads} does not divide the width {hidden_dim} of the input")
+        self.head_dim = hidden_dim // self.num_heads
+        initializer = bert_initializer(self.initializer_range)
+        self.qkv_dense = keras.layers.Dense(
+            3 * hidden_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="qkv"
+        )
+        self.output_dense = keras.layers.Dense(
+            hidden_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="output"
+        )
+        self.qkv_dense.build(input_shape)
+        self.output_dense.build(input_shape)
+
+    def call(
+        self,
+        inputs: Any,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
+        qkv = self.qkv_dense(inputs)  # (batch, length, 3 * hidden_dim)
+        qkv = ops.reshape(qkv, (batch, length, 3, self.num_heads, self.head_dim))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, batch, heads, length, head_dim)
+        query, key, value = qkv[0], qkv[1], qkv[2]
+
+        query = query * ops.cast(self.head_dim**-0.5, query.dtype)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, length, length)
+        scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+        mask = None
+        if attention_mask is not None:
+            mask = broadcast_mask(attention_mask)
+            # -1e9 vanishes after the exponential; -inf would give NaN where a position sees nothing
+            scores = scores + ops.cast(ops.logical_not(mask), scores.dtype) * -1e9
+        probabilities = ops.softmax(scores, axis=-1)
+        if mask is not None:
+            sees_something = ops.any(mask, axis=-1, keepdims=True)
+            probabilities = probabilities * ops.cast(sees_something, probabilities.dtype)
+        probabilities = ops.cast(probabilities, value.dtype)
+
+        dropped = self.attention_dropout(probabilities, training=training)
+        context = ops.matmul(dropped, value)  # (batch, heads, length, head_dim)
+        context = ops.transpose(context, (0, 2, 1, 3))
+        context = ops.reshape(context, (batch, length, self.num_heads * self.head_dim))
+        outputs = self.output_dense(context)  # (batch, length, hidden_dim)
+        return (outputs, probabilities) if return_attention_scores else outputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def compute_output_spec(
+        self, inputs: Any, attention_mask: Any = None, return_attention_scores: bool = False, training: Any = None
+    ) -> Any:
+        if attention_mask is not None:
+            broadcast_mask(attention_mask)
+        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return outputs
+        batch, length, _ = inputs.shape
+        return outputs, keras.KerasTensor((batch, self.num_heads, length, length), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+            "initializer_range": self.initializer_range,
+            "seed": self.seed,
+        }
+
+
+def broadcast_mask(mask: Any) -> Any:
+    """Bring a boolean mask of rank 2, 3 or 4 to rank 4, `(batch, heads, queries, keys)`.
+
+    Raises:
+        BertKerasError: The mask is not boolean or has another rank.
+    """
+    dtype, rank = keras.backend.standardize_dtype(mask.dtype), len(mask.shape)
+    if dtype != "bool" or rank not in (2, 3, 4):
+        raise BertKerasError(
+            "attention_mask must be boolean (True = attend) of shape (batch, keys), (batch, queries, keys) or "
+            f"(batch, heads, queries, keys); got {dtype} of shape {tuple(mask.shape)}"
+        )
+    if rank == 2:
+        return mask[:, None, None, :]
+    return mask[:, None, :, :] if rank == 3 else mask

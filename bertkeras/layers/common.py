@@ -1,0 +1,31 @@
+"""What every layer shares: the initialiser of BERT and the names of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from bertkeras.errors import BertKerasError
+
+
+def bert_initializer(initializer_range: float) -> keras.initializers.Initializer:
+    """Truncated normal with the given standard deviation (Devlin et al. 2019, appendix A.2)."""
+    return keras.initializers.TruncatedNormal(stddev=initializer_range)
+
+
+def get_activation(name: str) -> Callable[[Any], Any]:
+    """Map a name to a function; `"gelu"` is exact (erf) and `"gelu_tanh"` the approximation.
+
+    Keras's own `"gelu"` is exact too, but it has no name for the approximation that can be stored in a
+    configuration, and confusing the two is the commonest cause of a checkpoint that gives other numbers.
+    """
+    if name == "gelu":
+        return lambda x: keras.ops.gelu(x, approximate=False)
+    if name == "gelu_tanh":
+        return lambda x: keras.ops.gelu(x, approximate=True)
+    try:
+        return keras.activations.get(name)
+    except ValueError as error:
+        raise BertKerasError(f"unknown activation {name!r}; use 'gelu', 'gelu_tanh' or a name Keras knows") from error

@@ -1,0 +1,108 @@
+"""Token, position and segment embeddings (Devlin et al. 2019, figure 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from bertkeras.layers.common import bert_initializer
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class BertEmbeddings(keras.layers.Layer):
+    """`dropout(layer_norm(token + position + segment))`.
+
+    The segment rows are added by a product with a one-hot matrix and the positions by a slice, so that their
+    gradients are dense: Keras 3.15 on TensorFlow squares a sparse gradient in Adam without summing repeated rows.
+
+    Args:
+        vocabulary_size: Rows of the token table.
+        hidden_dim: Width.
+        max_sequence_length: Rows of the position table.
+        num_segments: Rows of the segment table.
+        dropout: Dropout rate, in training only.
+        layer_norm_epsilon: Added to the variance.
+        initializer_range: Standard deviation of the truncated normal that draws the tables.
+        seed: Seed of the dropout; `None` takes one from `keras.utils.set_random_seed`.
+
+    Call arguments:
+        token_ids: `(batch, length)` integers.
+        segment_ids: `(batch, length)` integers; `None` means all zero.
+        position_ids: `(batch, length)` integers; `None` means `0, 1, 2, ...`. Packed rows need them.
+        training: Whether dropout is on.
+
+    Returns:
+        `(batch, length, hidden_dim)`.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_dim: int,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        dropout: float = 0.0,
+        layer_norm_epsilon: float = 1e-12,
+        initializer_range: float = 0.02,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.hidden_dim = hidden_dim
+        self.max_sequence_length = max_sequence_length
+        self.num_segments = num_segments
+        self.dropout = dropout
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.initializer_range = initializer_range
+        self.seed = seed
+        self.layer_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
+        )
+        self.embedding_dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
+
+    def build(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> None:
+        def table(name: str, rows: int) -> Any:
+            initializer = bert_initializer(self.initializer_range)
+            return self.add_weight(shape=(rows, self.hidden_dim), initializer=initializer, name=name)
+
+        self.token_table = table("token_table", self.vocabulary_size)
+        self.position_table = table("position_table", self.max_sequence_length)
+        self.segment_table = table("segment_table", self.num_segments)
+        self.layer_norm.build((None, None, self.hidden_dim))
+
+    def call(
+        self, token_ids: Any, segment_ids: Any = None, position_ids: Any = None, training: bool | None = None
+    ) -> Any:
+        length = ops.shape(token_ids)[1]
+        tokens = ops.take(self.token_table, token_ids, axis=0)  # (batch, length, hidden_dim)
+        if position_ids is None:
+            positions = self.position_table[:length]  # (length, hidden_dim)
+        else:
+            positions = self._rows(self.position_table, position_ids)  # (batch, length, hidden_dim)
+        segments = self.segment_table[0] if segment_ids is None else self._rows(self.segment_table, segment_ids)
+        embeddings = ops.cast(tokens + positions + segments, self.compute_dtype)
+        return self.embedding_dropout(self.layer_norm(embeddings), training=training)
+
+    @staticmethod
+    def _rows(table: Any, ids: Any) -> Any:
+        """`table[ids]` as a product with a one-hot matrix."""
+        return ops.matmul(ops.one_hot(ids, table.shape[0], dtype=table.dtype), table)
+
+    def compute_output_shape(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> tuple[int | None, ...]:
+        return (*token_ids_shape, self.hidden_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "hidden_dim": self.hidden_dim,
+            "max_sequence_length": self.max_sequence_length,
+            "num_segments": self.num_segments,
+            "dropout": self.dropout,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "initializer_range": self.initializer_range,
+            "seed": self.seed,
+        }

@@ -1,0 +1,68 @@
+"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from bertkeras.layers.common import bert_initializer, get_activation
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class PositionwiseFeedForward(keras.layers.Layer):
+    """`activation(x W_1 + b_1) W_2 + b_2`, the same at every position; no residual inside.
+
+    Args:
+        intermediate_dim: Width between the two products, `4 * hidden_dim` in BERT.
+        activation: `"gelu"` (erf), `"gelu_tanh"` or another Keras activation name.
+        initializer_range: Standard deviation of the truncated normal that draws the kernels.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`.
+
+    Returns:
+        `(batch, length, hidden_dim)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from bertkeras.layers import PositionwiseFeedForward
+    >>> tuple(PositionwiseFeedForward(intermediate_dim=12)(np.ones((2, 5, 3), "float32")).shape)
+    (2, 5, 3)
+    """
+
+    def __init__(
+        self, intermediate_dim: int, activation: str = "gelu", initializer_range: float = 0.02, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.intermediate_dim = intermediate_dim
+        self.activation = activation
+        self.initializer_range = initializer_range
+        self.activation_function = get_activation(activation)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        initializer = bert_initializer(self.initializer_range)
+        self.expand = keras.layers.Dense(
+            self.intermediate_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="expand"
+        )
+        self.contract = keras.layers.Dense(
+            input_shape[-1], kernel_initializer=initializer, dtype=self.dtype_policy, name="contract"
+        )
+        self.expand.build(input_shape)
+        self.contract.build((*input_shape[:-1], self.intermediate_dim))
+
+    def call(self, inputs: Any) -> Any:
+        hidden = self.activation_function(self.expand(inputs))  # (batch, length, intermediate_dim)
+        return self.contract(hidden)  # (batch, length, hidden_dim)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "initializer_range": self.initializer_range,
+        }

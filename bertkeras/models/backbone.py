@@ -1,0 +1,140 @@
+"""The BERT encoder: ids in, vectors out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from bertkeras.config import BertConfig
+from bertkeras.errors import BertKerasError
+from bertkeras.layers import BertEmbeddings, TransformerEncoderBlock
+from bertkeras.layers.common import bert_initializer
+from bertkeras.models.base import PresetModel
+from bertkeras.text.wordpiece import WordPieceTokenizer
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class BertBackbone(PresetModel):
+    """Embeddings, `num_layers` encoder blocks, and a pooler on the first position.
+
+    Args:
+        config: A `BertConfig`, or a dictionary with its fields.
+        tokenizer: Kept with the model in presets; not used in the call.
+
+    Call arguments:
+        inputs: A dictionary of `(batch, length)` tensors. `token_ids` (integers) is required. `segment_ids`
+            (integers) defaults to zero. `padding_mask` (boolean, `True` = a token) defaults to all tokens. Rows
+            that hold several sequences give `sequence_ids` instead of the mask (1, 2, ... in each row, 0 =
+            padding), so that no sequence sees another, and `position_ids` that start anew in each.
+        training: Whether dropout is on.
+
+    Returns:
+        A dictionary: `sequence_output` `(batch, length, hidden_dim)` and `pooled_output` `(batch, hidden_dim)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from bertkeras import BertBackbone, BertConfig
+    >>> backbone = BertBackbone(BertConfig.from_size("tiny", vocabulary_size=97))
+    >>> outputs = backbone({"token_ids": np.ones((2, 7), "int32")})
+    >>> tuple(outputs["sequence_output"].shape), tuple(outputs["pooled_output"].shape)
+    ((2, 7, 128), (2, 128))
+
+    Reference: Devlin et al. 2019, https://arxiv.org/abs/1810.04805
+    """
+
+    canonical_prefix = "backbone/"
+
+    def __init__(
+        self, config: BertConfig | dict[str, Any], tokenizer: WordPieceTokenizer | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(config, tokenizer, **kwargs)
+        config = self.config
+        self.embeddings = BertEmbeddings(
+            config.vocabulary_size,
+            config.hidden_dim,
+            config.max_sequence_length,
+            config.num_segments,
+            dropout=config.dropout,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            initializer_range=config.initializer_range,
+            dtype=self.dtype_policy,
+            name="embeddings",
+        )
+        self.encoder_blocks = [
+            TransformerEncoderBlock(
+                config.num_heads,
+                config.intermediate_dim,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                activation=config.activation,
+                layer_norm_epsilon=config.layer_norm_epsilon,
+                norm_first=config.norm_first,
+                initializer_range=config.initializer_range,
+                dtype=self.dtype_policy,
+                name=f"encoder_{index}",
+            )
+            for index in range(config.num_layers)
+        ]
+        self.final_norm = (
+            keras.layers.LayerNormalization(
+                epsilon=config.layer_norm_epsilon, dtype=self.dtype_policy, name="final_norm"
+            )
+            if config.norm_first
+            else None
+        )
+        self.pooler = keras.layers.Dense(
+            config.hidden_dim,
+            activation="tanh",
+            kernel_initializer=bert_initializer(config.initializer_range),
+            dtype=self.dtype_policy,
+            name="pooler",
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        hidden_shape = (None, None, self.config.hidden_dim)
+        self.embeddings.build((None, None))
+        for block in self.encoder_blocks:
+            block.build(hidden_shape)
+        if self.final_norm is not None:
+            self.final_norm.build(hidden_shape)
+        self.pooler.build((None, self.config.hidden_dim))
+        self.built = True
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
+        x = self.embeddings(
+            inputs["token_ids"],
+            segment_ids=inputs.get("segment_ids"),
+            position_ids=inputs.get("position_ids"),
+            training=training,
+        )  # (batch, length, hidden_dim)
+        mask = attention_mask(inputs)
+        for block in self.encoder_blocks:
+            x = block(x, attention_mask=mask, training=training)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return {"sequence_output": x, "pooled_output": self.pooler(x[:, 0])}
+
+    def compute_output_shape(self, input_shape: dict[str, Any]) -> dict[str, Any]:
+        batch, length = input_shape["token_ids"]
+        hidden_dim = self.config.hidden_dim
+        return {"sequence_output": (batch, length, hidden_dim), "pooled_output": (batch, hidden_dim)}
+
+    @property
+    def token_table(self) -> keras.Variable:
+        """The token embeddings, `(vocabulary_size, hidden_dim)`, which the masked-LM head shares."""
+        return self.embeddings.token_table
+
+
+def attention_mask(inputs: dict[str, Any]) -> Any:
+    """Who may attend to whom: the padding mask, or for packed rows `(batch, length, length)`."""
+    padding_mask, sequence_ids = inputs.get("padding_mask"), inputs.get("sequence_ids")
+    if sequence_ids is None:
+        return padding_mask
+    if padding_mask is not None:
+        raise BertKerasError("give padding_mask or sequence_ids, not both: a packed row marks its padding with id 0")
+    same = ops.equal(sequence_ids[:, :, None], sequence_ids[:, None, :])
+    return ops.logical_and(same, sequence_ids[:, None, :] > 0)
