@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
+from bertkeras.text import WordPieceTokenizer
 
 
 def numpy(value):
@@ -268,3 +270,81 @@ def check_attention_masks(make, hidden_dim, num_heads):
 
             for gradient in gradients(loss_of, part.trainable_variables):
                 assert np.isfinite(gradient).all()
+
+
+def small_config(**changes):
+    """A BERT whose every size is another prime, or 3 times one."""
+    sizes = {
+        "vocabulary_size": 37,
+        "num_layers": 2,
+        "hidden_dim": 21,
+        "num_heads": 3,
+        "intermediate_dim": 13,
+        "max_sequence_length": 11,
+        "num_segments": 2,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation": "gelu_tanh",
+        "layer_norm_epsilon": 0.001,
+    }
+    return BertConfig(**{**sizes, **changes})
+
+
+def small_batch(config, batch=5, length=7, predictions=3, seed=0):
+    """Rows of different lengths with two segments, and labels with different counts: inputs and labels."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(predictions, length + 1, batch)
+    lengths[0], lengths[1] = length, predictions
+    positions = np.stack([rng.permutation(size)[:predictions] for size in lengths])
+    counts = np.arange(batch) % (predictions + 1)
+    inputs = {
+        "token_ids": rng.integers(0, config.vocabulary_size, (batch, length)),
+        "segment_ids": (np.arange(length) >= lengths[:, None] // 2).astype("int32"),
+        "padding_mask": np.arange(length) < lengths[:, None],
+        "mask_positions": positions,
+    }
+    labels = {
+        "mlm_labels": rng.integers(0, config.vocabulary_size, (batch, predictions)),
+        "mlm_weights": (np.arange(predictions) < counts[:, None]).astype("float32"),
+        "nsp_labels": rng.integers(0, 2, batch),
+    }
+    return (
+        {name: value if value.dtype == bool else value.astype("int32") for name, value in inputs.items()},
+        {name: value if value.dtype.kind == "f" else value.astype("int32") for name, value in labels.items()},
+    )
+
+
+def small_tokenizer():
+    words = ["the", "cat", "dog", "sat", "ran", "on", "mat", "##s", "##ning", "."]
+    return WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])
+
+
+def check_model(cls, options, inputs, folder):
+    """What holds for every model: configuration, files, symbolic = eager = compiled, and mixed bfloat16."""
+    config = small_config(dropout=0.11, norm_first=True)
+    model = cls(config, **options, tokenizer=small_tokenizer(), name="mine")
+    randomize(model)
+    saved = json.loads(json.dumps(model.get_config()))
+    again = cls.from_config(saved)
+    assert (again.name, again.config, again.tokenizer) == ("mine", config, small_tokenizer())
+    for name, value in options.items():
+        assert getattr(again, name) == value
+    assert again.get_config() == model.get_config()
+    check_files(model, inputs, folder)
+    loaded = keras.models.load_model(folder / "model.keras")
+    assert (loaded.config, loaded.tokenizer) == (config, small_tokenizer())
+
+    symbols = {name: keras.Input((*[None] * (value.ndim - 1),), dtype=value.dtype.name) for name, value in inputs.items()}
+    check_modes(model, keras.tree.flatten(model(symbols)), inputs)
+    shapes = model.compute_output_shape({name: value.shape for name, value in inputs.items()})
+    outputs = model(inputs)
+    assert keras.tree.map_structure(lambda value: tuple(value.shape), outputs) == shapes
+
+    half = cls(config, **options, dtype="mixed_bfloat16")
+    assert {part.dtype_policy.name for part in half._flatten_layers()} == {"mixed_bfloat16"}
+    assert {weight.dtype for weight in half.weights} == {"float32"}
+    half.set_weights(model.get_weights())
+    for output, value in zip(flat(half(inputs)), flat(outputs), strict=True):
+        assert np.isfinite(output).all()
+        np.testing.assert_allclose(output, value, atol=0.08 * np.abs(value).max())
+    assert cls.from_config(half.get_config()).dtype_policy.name == "mixed_bfloat16"

@@ -37,7 +37,7 @@ class PresetModel(keras.Model):
         """The model's variables, less the states of random generators, by name, such as
         `backbone/encoder_0/attention/qkv/kernel`; the same on every backend and for every model class."""
         return {
-            f"{self.canonical_prefix}{layer.name}/" + variable.path.partition(f"{layer.name}/")[2]: variable
+            f"{self.canonical_prefix}{layer.name}/" + variable.path.removeprefix(f"{layer.path}/"): variable
             for layer in self.layers
             for variable in layer.weights
         }
@@ -100,6 +100,7 @@ class PresetModel(keras.Model):
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "config": self.config.to_dict(),
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.get_config(),
             **options,
         }
 
@@ -108,4 +109,6 @@ class PresetModel(keras.Model):
         config = dict(config)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        if isinstance(config.get("tokenizer"), dict):
+            config["tokenizer"] = WordPieceTokenizer.from_config(config["tokenizer"])
         return cls(**config)

@@ -71,10 +71,13 @@ class BertMaskedLM(PresetModel):
             For each text, for each blank from left to right, `top_k` `Filling`s, likeliest first.
 
         Raises:
-            BertKerasError: No tokenizer, a text without `[MASK]`, or one longer than the position table.
+            BertKerasError: No tokenizer, more pieces asked for than there are, a text without `[MASK]`, or one
+                longer than the position table.
         """
         if self.tokenizer is None:
             raise BertKerasError("fill_mask needs a tokenizer: pass tokenizer=... or load a preset that holds one")
+        if not 1 <= top_k <= self.tokenizer.vocabulary_size:
+            raise BertKerasError(f"top_k must be between 1 and {self.tokenizer.vocabulary_size}, got {top_k}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         encodings = [self.tokenizer.encode(text, special_tokens_in_text=True) for text in texts]
         blanks = [[i for i, piece in enumerate(e.ids) if piece == self.tokenizer.mask_id] for e in encodings]
@@ -100,6 +103,7 @@ class BertMaskedLM(PresetModel):
         logits = self(
             {"token_ids": token_ids, "padding_mask": padding_mask, "mask_positions": mask_positions}, training=False
         )
+        logits = logits[..., : self.tokenizer.vocabulary_size]  # the table may have rows that are no piece
         probabilities = ops.convert_to_numpy(ops.softmax(ops.cast(logits, "float32"), axis=-1))
         best = np.argsort(-probabilities, axis=-1)[..., :top_k]
         return [

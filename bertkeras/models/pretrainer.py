@@ -69,9 +69,7 @@ class BertPretrainer(PresetModel):
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         encoded = self.backbone(inputs, training=training)
         outputs = {
-            "mlm_logits": self.mlm_head(
-                encoded["sequence_output"], inputs["mask_positions"], self.backbone.token_table
-            )
+            "mlm_logits": self.mlm_head(encoded["sequence_output"], inputs["mask_positions"], self.backbone.token_table)
         }
         if self.nsp_head is not None:
             outputs["nsp_logits"] = self.nsp_head(encoded["pooled_output"])

@@ -93,7 +93,9 @@ class Masking:
 
         predictions = min(self.max_predictions, length)
         places = tf.where(taken[:, :predictions], order[:, :predictions], length)
-        places = tf.pad(tf.sort(places, axis=1), [[0, 0], [0, self.max_predictions - predictions]], constant_values=length)
+        places = tf.pad(
+            tf.sort(places, axis=1), [[0, 0], [0, self.max_predictions - predictions]], constant_values=length
+        )
         counts = places < length  # (batch, max_predictions)
         positions = tf.where(counts, places, 0)
         labels = tf.where(counts, tf.gather(token_ids, positions, batch_dims=1), 0)

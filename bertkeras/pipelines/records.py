@@ -66,13 +66,15 @@ class Records:
                 raise BertKerasError(f"{path}: written by a newer bertkeras; upgrade to read it")
             shards = tuple(Shard(**shard) for shard in index["shards"])
             options = RowOptions(**index["options"])
-            records = cls(
-                folder, options, index["tokenizer"], index["has_word_boundaries"], index["tokens"], shards
-            )
+            records = cls(folder, options, index["tokenizer"], index["has_word_boundaries"], index["tokens"], shards)
         except FileNotFoundError as error:
-            raise BertKerasError(f"{folder} holds no records: no {INDEX_FILE}; make them with bertkeras prepare") from error
+            raise BertKerasError(
+                f"{folder} holds no records: no {INDEX_FILE}; make them with bertkeras prepare"
+            ) from error
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise BertKerasError(f"{path} is damaged ({error}); make the records again with bertkeras prepare") from error
+            raise BertKerasError(
+                f"{path} is damaged ({error}); make the records again with bertkeras prepare"
+            ) from error
         for shard in shards:
             file = folder / shard.file
             size = file.stat().st_size if file.is_file() else None
@@ -145,7 +147,9 @@ class Records:
 
         length = self.options.max_sequence_length
         spec: dict[str, Any] = {
-            "token_ids": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True, default_value=self.options.pad_id),
+            "token_ids": tf.io.FixedLenSequenceFeature(
+                [], tf.int64, allow_missing=True, default_value=self.options.pad_id
+            ),
             "second_start": tf.io.FixedLenFeature([], tf.int64),
             "label": tf.io.FixedLenFeature([], tf.int64),
         }

@@ -187,7 +187,9 @@ def _read_wikitext(path: Path) -> Iterator[str]:
             lines.append(line)
         after_blank = not line
     if not has_title:
-        raise BertKerasError(f"{path} has no heading ' = Title = ' between blank lines; for other text use format='text'")
+        raise BertKerasError(
+            f"{path} has no heading ' = Title = ' between blank lines; for other text use format='text'"
+        )
     if lines:
         yield "\n".join(lines)
 

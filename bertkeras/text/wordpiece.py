@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,32 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertkeras.errors import BertKerasError
+from bertkeras.text.encoding import Encoding, assemble
 from bertkeras.text.wordpiece_trainer import SPECIAL_TOKENS, count_words, learn_vocabulary
 
 if TYPE_CHECKING:
     import tokenizers
     from tokenizers.normalizers import BertNormalizer
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """A text, or a pair of texts, as word pieces.
-
-    Args:
-        ids: Piece numbers.
-        segment_ids: 0 for the first text, 1 for the second; `[CLS]` and the first `[SEP]` belong to the first.
-        offsets: For every piece its span `(start, end)` of characters in the text it came from, so that
-            `text[start:end]` is what the piece stands for; `(0, 0)` for added special tokens.
-        tokens: The pieces themselves.
-    """
-
-    ids: list[int]
-    segment_ids: list[int]
-    offsets: list[tuple[int, int]]
-    tokens: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class WordPieceTokenizer:
@@ -140,7 +119,7 @@ class WordPieceTokenizer:
         if isinstance(texts, str):
             raise BertKerasError("texts must be an iterable of strings, got one str; pass [text] or Corpus(path)")
         _checked_prefix(continuation_prefix)
-        normalizer = _normalizer(lowercase, strip_accents, split_cjk)
+        normalizer = bert_normalizer(lowercase, strip_accents, split_cjk)
         words = count_words(texts, normalizer, BertPreTokenizer())
         for word in [word for word in words if len(word) > max_characters_per_word]:
             del words[word]
@@ -199,11 +178,13 @@ class WordPieceTokenizer:
         special_tokens_in_text: bool = False,
     ) -> list[Encoding]:
         """As `encode`, for many texts at once, on all cores."""
-        first = self._run(texts, special_tokens_in_text)
-        second = [None] * len(first) if pairs is None else self._run(pairs, special_tokens_in_text)
-        if len(first) != len(second):
-            raise BertKerasError(f"texts and pairs must have equal length, got {len(first)} and {len(second)}")
-        return [self._assemble(a, b, max_length, add_special_tokens) for a, b in zip(first, second, strict=True)]
+        rows = [self._run(texts, special_tokens_in_text)]
+        if pairs is not None:
+            rows.append(self._run(pairs, special_tokens_in_text))
+            if len(rows[0]) != len(rows[1]):
+                raise BertKerasError(f"texts and pairs must have equal length, got {len(rows[0])} and {len(rows[1])}")
+        special_ids = (self.cls_id, self.sep_id) if add_special_tokens else None
+        return [assemble(parts, max_length, special_ids) for parts in zip(*rows, strict=True)]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Only the ids, without special tokens: the quick way through a corpus."""
@@ -232,38 +213,6 @@ class WordPieceTokenizer:
                 f"the text has a lone surrogate, {error.object[error.start]!r}, at character {error.start};"
                 " read the file again with errors='replace'"
             ) from None
-
-    def _assemble(
-        self, first: tokenizers.Encoding, second: tokenizers.Encoding | None, max_length: int | None, special: bool
-    ) -> Encoding:
-        kept = (len(first), 0 if second is None else len(second))
-        if max_length is not None:
-            num_special = (2 if second is None else 3) if special else 0
-            if max_length <= num_special:
-                raise BertKerasError(f"max_length={max_length} leaves no room for text; use {num_special + 1} or more")
-            kept = _longest_first(kept[0], kept[1], max_length - num_special)
-
-        ids: list[int] = []
-        segment_ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        tokens: list[str] = []
-
-        def add_special(name: str, segment: int) -> None:
-            if special:
-                ids.append(self._ids[name])
-                segment_ids.append(segment)
-                offsets.append((0, 0))
-                tokens.append(name)
-
-        add_special("[CLS]", 0)
-        for segment, (part, length) in enumerate(zip((first, second), kept, strict=True)):
-            if part is not None:
-                ids += part.ids[:length]
-                segment_ids += [segment] * length
-                offsets += part.offsets[:length]
-                tokens += part.tokens[:length]
-                add_special("[SEP]", segment)
-        return Encoding(ids, segment_ids, offsets, tokens)
 
     # The vocabulary.
 
@@ -384,7 +333,7 @@ class WordPieceTokenizer:
             continuing_subword_prefix=self.continuation_prefix,
         )
         engine = Tokenizer(model)
-        engine.normalizer = _normalizer(self.lowercase, self.strip_accents, self.split_cjk)
+        engine.normalizer = bert_normalizer(self.lowercase, self.strip_accents, self.split_cjk)
         engine.pre_tokenizer = BertPreTokenizer()
         engine.decoder = WordPieceDecoder(prefix=self.continuation_prefix)
         return engine
@@ -399,7 +348,8 @@ class WordPieceTokenizer:
         return engine
 
 
-def _normalizer(lowercase: bool, strip_accents: bool | None, split_cjk: bool) -> BertNormalizer:
+def bert_normalizer(lowercase: bool, strip_accents: bool | None, split_cjk: bool) -> BertNormalizer:
+    """What is done to the characters before the text is split into words."""
     from tokenizers.normalizers import BertNormalizer
 
     return BertNormalizer(
@@ -433,12 +383,3 @@ def _checked_prefix(prefix: str) -> str:
     if not prefix or any(character.isalnum() or character.isspace() for character in prefix):
         raise BertKerasError(f"continuation_prefix must be punctuation such as '##', got {prefix!r}")
     return prefix
-
-
-def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of each text to keep: cut the longer until both fit."""
-    if first + second <= room:
-        return first, second
-    # An odd token goes to the longer text, and to the second of two equal ones, as in Hugging Face `tokenizers`.
-    short = min(first, second, room // 2)
-    return (short, room - short) if first <= second else (room - short, short)

@@ -122,7 +122,9 @@ def _from_engine(path: Path) -> dict[str, Any]:
 
 def _check_same(ids: dict[str, int], pieces: list[str], folder: Path) -> None:
     if ids != {piece: index for index, piece in enumerate(pieces)}:
-        raise BertKerasError(f"{folder}: vocab.txt and tokenizer.json hold different vocabularies; remove the wrong one")
+        raise BertKerasError(
+            f"{folder}: vocab.txt and tokenizer.json hold different vocabularies; remove the wrong one"
+        )
 
 
 def _check_uncased(pieces: list[str], path: Path) -> None:

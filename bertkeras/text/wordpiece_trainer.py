@@ -66,7 +66,9 @@ def learn_vocabulary(
         if not isinstance(value, int) or value < 1:
             raise BertKerasError(f"{name} must be a positive integer, got {value!r}")
     if not words:
-        raise BertKerasError("the text holds no words, so there is nothing to learn a vocabulary from; check the corpus")
+        raise BertKerasError(
+            "the text holds no words, so there is nothing to learn a vocabulary from; check the corpus"
+        )
 
     alphabet = _alphabet(words, min_frequency, alphabet_size)
     characters = _character_pieces(words, alphabet, continuation_prefix)

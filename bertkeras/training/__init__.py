@@ -1,0 +1,24 @@
+"""Batches to weights."""
+
+from typing import TYPE_CHECKING
+
+from bertkeras.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from bertkeras.training.optimizers import AdamW
+    from bertkeras.training.pretrain_config import PretrainConfig
+    from bertkeras.training.schedules import WarmupLinearDecay
+    from bertkeras.training.step import make_test_step, make_train_step
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "AdamW": "optimizers",
+        "PretrainConfig": "pretrain_config",
+        "WarmupLinearDecay": "schedules",
+        "make_test_step": "step",
+        "make_train_step": "step",
+    },
+)
+
+__all__ = ["AdamW", "PretrainConfig", "WarmupLinearDecay", "make_test_step", "make_train_step"]

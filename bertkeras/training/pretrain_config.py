@@ -1,0 +1,193 @@
+"""All options of a pretraining run, in one flat table: the fields are the TOML keys and the command's options."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from bertkeras.config import SIZES, BertConfig
+from bertkeras.errors import BertKerasError
+from bertkeras.pipelines.masking import Masking, default_max_predictions
+from bertkeras.pipelines.sentence_pairs import PAIR_KINDS, RowOptions
+from bertkeras.text.wordpiece import WordPieceTokenizer
+
+
+def option(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with the help that the command line shows."""
+    metadata = {"help": help, "group": group, "choices": choices}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass
+class PretrainConfig:
+    """Options of `pretrain`. The defaults train a small BERT on the documentation installed on this machine."""
+
+    corpus: str = option(
+        "installed-docs", "a file, a folder, or installed-docs: the docstrings on this machine", "text"
+    )
+    corpus_format: str = option("auto", "auto, text, jsonl, wikitext, folder or installed-docs", "text")
+    field: str = option("text", "the key that holds the text in JSON lines", "text")
+    tokenizer: str | None = option(None, "folder of a trained tokenizer; without one, one is trained", "text")
+    vocabulary_size: int = option(8000, "word pieces of a tokenizer trained here", "text")
+    lowercase: bool = option(True, "lower-case the text and strip its accents", "text")
+    prepared: str | None = option(None, "folder made by bertkeras prepare; without one, the corpus is prepared", "text")
+
+    max_sequence_length: int = option(128, "pieces in a row", "rows")
+    pairs: str = option("nsp", "nsp, sop, none, or packed: several documents in a row", "rows", PAIR_KINDS)
+    short_row_probability: float = option(0.1, "share of pairs cut to a random length", "rows")
+    passes: int = option(4, "times the text is cut into rows, each time differently", "rows")
+    held_out_share: float = option(0.02, "share of the documents kept for the evaluation", "rows")
+    mask_rate: float = option(0.15, "share of the pieces to predict", "rows")
+    whole_words: bool = option(False, "mask all pieces of a word together", "rows")
+    max_ngram: int = option(1, "longest run of words masked together", "rows")
+    max_predictions: int | None = option(None, "predictions per row; by default mask_rate of a full row", "rows")
+
+    size: str = option("tiny", "named size of the model", "model", tuple(SIZES))
+    num_layers: int | None = option(None, "overrides the size", "model")
+    hidden_dim: int | None = option(None, "overrides the size", "model")
+    num_heads: int | None = option(None, "overrides the size", "model")
+    intermediate_dim: int | None = option(None, "overrides the size", "model")
+    dropout: float = option(0.1, "dropout, also on the attention probabilities", "model")
+    activation: str = option("gelu", "gelu (erf) or gelu_tanh", "model")
+    norm_first: bool = option(False, "pre-norm blocks", "model")
+
+    steps: int = option(3000, "optimizer steps", "training")
+    batch_size: int = option(64, "rows per step", "training")
+    accumulation: int = option(1, "micro-batches per step, to need less memory", "training")
+    learning_rate: float = option(1e-3, "peak, after the warm-up", "training")
+    warmup_share: float = option(0.1, "share of the steps over which the learning rate rises", "training")
+    weight_decay: float = option(0.01, "decoupled decay of kernels and tables", "training")
+    clip_norm: float = option(1.0, "largest norm of the whole gradient", "training")
+    ema: float | None = option(None, "momentum of a moving average of the weights, such as 0.999", "training")
+    precision: str = option("float32", "float32 or mixed_bfloat16", "training", ("float32", "mixed_bfloat16"))
+    jit_compile: bool = option(True, "compile the step with XLA", "training")
+    seed: int = option(0, "of every random choice", "training")
+
+    log_steps: int = option(50, "steps between lines of the log", "bookkeeping")
+    checkpoint_steps: int = option(500, "steps between checkpoints", "bookkeeping")
+    checkpoint_minutes: float = option(10.0, "minutes between checkpoints, whichever comes first", "bookkeeping")
+    keep_checkpoints: int = option(2, "checkpoints kept", "bookkeeping")
+    sentences: list[str] = option(
+        [
+            "The function returns a new [MASK] with the same shape as the input.",
+            "Raises an error if the [MASK] does not exist.",
+            "If True, the [MASK] is returned as a list of strings.",
+        ],
+        "sentences with [MASK] for the report",
+        "bookkeeping",
+    )
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _checked(field.name, getattr(self, field.name), hints[field.name])
+            choices = field.metadata["choices"]
+            if choices and value not in choices:
+                raise BertKerasError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+            setattr(self, field.name, value)
+        at_least_one = ("steps", "batch_size", "accumulation", "passes", "log_steps", "checkpoint_steps")
+        for name in (*at_least_one, "keep_checkpoints", "vocabulary_size"):
+            if getattr(self, name) < 1:
+                raise BertKerasError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise BertKerasError(f"accumulation={self.accumulation} does not divide batch_size={self.batch_size}")
+        if not 0 <= self.warmup_share < 1:
+            raise BertKerasError(f"warmup_share must be in [0, 1), got {self.warmup_share}")
+        if not 0 < self.mask_rate <= 1:
+            raise BertKerasError(f"mask_rate must be in (0, 1], got {self.mask_rate}")
+        if self.learning_rate <= 0 or self.clip_norm <= 0 or self.checkpoint_minutes <= 0:
+            raise BertKerasError("learning_rate, clip_norm and checkpoint_minutes must be positive")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise BertKerasError(f"ema must be in (0, 1), got {self.ema}")
+        for sentence in self.sentences:
+            if "[MASK]" not in sentence:
+                raise BertKerasError(f"no [MASK] in the sentence {sentence!r}")
+        self.bert_config(self.vocabulary_size)
+        self.row_options(0, 1, 2)
+
+    def bert_config(self, vocabulary_size: int) -> BertConfig:
+        """The architecture that these options ask for."""
+        sizes = ("num_layers", "hidden_dim", "num_heads", "intermediate_dim")
+        overrides = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
+        if "hidden_dim" in overrides:
+            overrides.setdefault("intermediate_dim", 4 * overrides["hidden_dim"])
+        return BertConfig.from_size(
+            self.size,
+            vocabulary_size,
+            max_sequence_length=self.max_sequence_length,
+            dropout=self.dropout,
+            attention_dropout=self.dropout,
+            activation=self.activation,
+            norm_first=self.norm_first,
+            **overrides,
+        )
+
+    def row_options(self, pad_id: int, cls_id: int, sep_id: int) -> RowOptions:
+        """How documents become rows."""
+        return RowOptions(
+            self.max_sequence_length,
+            pairs=self.pairs,
+            short_row_probability=self.short_row_probability,
+            pad_id=pad_id,
+            cls_id=cls_id,
+            sep_id=sep_id,
+            seed=self.seed,
+        )
+
+    def masking(self, tokenizer: WordPieceTokenizer, max_sequence_length: int) -> Masking:
+        """How rows are masked."""
+        return Masking(
+            vocabulary_size=tokenizer.vocabulary_size,
+            mask_id=tokenizer.mask_id,
+            special_ids=tuple(tokenizer.special_ids),
+            max_predictions=self.max_predictions or default_max_predictions(max_sequence_length, self.mask_rate),
+            continuation=tokenizer.continuation_flags(),
+            rate=self.mask_rate,
+            whole_words=self.whole_words,
+            max_ngram=self.max_ngram,
+            seed=self.seed,
+        )
+
+    def to_toml(self) -> str:
+        import tomli_w
+
+        return tomli_w.dumps({name: value for name, value in dataclasses.asdict(self).items() if value is not None})
+
+
+def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The options in a TOML file; a key that is no option is an error.
+
+    Raises:
+        BertKerasError: No such file, not TOML, or an unknown key.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BertKerasError(f"{path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BertKerasError(f"{path} is not TOML: {error}") from error
+    known = [field.name for field in dataclasses.fields(PretrainConfig)]
+    for name in values:
+        if name not in known:
+            raise BertKerasError(f"{path}: unknown option {name!r}; `bertkeras pretrain --help` lists them")
+    return values
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type of its field; an integer may stand for a float, nothing else is converted."""
+    optional = isinstance(hint, types.UnionType)
+    kind = typing.get_args(hint)[0] if optional else typing.get_origin(hint) or hint
+    if optional and value is None:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BertKerasError(f"{name} must be {kind.__name__}, got {value!r}")
+    return value
