@@ -112,7 +112,8 @@ def make_parser() -> Parser:
         "pretrain",
         run_pretrain,
         "Train a BERT from raw text. With no corpus it reads the documentation installed on this machine.",
-        "bertkeras pretrain --corpus novels/ --steps 20000 --output runs/novels\n  bertkeras pretrain --resume runs/novels",
+        "bertkeras pretrain --corpus novels/ --steps 20000 --output runs/novels\n"
+        "  bertkeras pretrain --resume runs/novels",
     )
     where = run.add_mutually_exclusive_group(required=True)
     where.add_argument("--output", metavar="FOLDER", help="new folder for the run")

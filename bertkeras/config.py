@@ -67,8 +67,13 @@ class BertConfig:
                 f"num_heads must divide hidden_dim, got num_heads={self.num_heads} and hidden_dim={self.hidden_dim}"
             )
         for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BertKerasError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise BertKerasError(f"{name} must be a number in [0, 1), got {value!r}")
+        for name in ("layer_norm_epsilon", "initializer_range"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise BertKerasError(f"{name} must be a positive number, got {value!r}")
 
     @classmethod
     def from_size(cls, size: str, vocabulary_size: int, **overrides: Any) -> BertConfig:
@@ -86,10 +91,13 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BertConfig:
-        """Build from plain values; a name that is not a field is an error, never ignored."""
+        """Build from plain values; a name that is not a field, or one that lacks, is an error, never passed over."""
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise BertKerasError(f"unknown BertConfig option {', '.join(unknown)}")
+        missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
+        if missing:
+            raise BertKerasError(f"missing BertConfig option {', '.join(missing)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

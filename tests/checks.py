@@ -334,7 +334,9 @@ def check_model(cls, options, inputs, folder):
     loaded = keras.models.load_model(folder / "model.keras")
     assert (loaded.config, loaded.tokenizer) == (config, small_tokenizer())
 
-    symbols = {name: keras.Input((*[None] * (value.ndim - 1),), dtype=value.dtype.name) for name, value in inputs.items()}
+    symbols = {
+        name: keras.Input((*[None] * (value.ndim - 1),), dtype=value.dtype.name) for name, value in inputs.items()
+    }
     check_modes(model, keras.tree.flatten(model(symbols)), inputs)
     shapes = model.compute_output_shape({name: value.shape for name, value in inputs.items()})
     outputs = model(inputs)

@@ -81,14 +81,16 @@ def test_epsilon_and_range_are_positive(name, value):
 
 
 def test_unknown_names():
-    with pytest.raises(BertKerasError, match="^unknown BertConfig option a_typo, width$"):
+    with pytest.raises(BertKerasError, match=r"^unknown BertConfig option a_typo, width$"):
         BertConfig.from_dict({**VALUES, "width": 3, "a_typo": 5})
-    with pytest.raises(BertKerasError, match="unknown size 'huge'; choose one of tiny, mini, small, medium, base, larg"):
+    with pytest.raises(
+        BertKerasError, match="unknown size 'huge'; choose one of tiny, mini, small, medium, base, larg"
+    ):
         BertConfig.from_size("huge", 101)
     with pytest.raises(BertKerasError, match="unknown BertConfig option heads"):
         BertConfig.from_size("tiny", 101, heads=3)
 
 
 def test_a_missing_value():
-    with pytest.raises(BertKerasError, match="^missing BertConfig option hidden_dim, num_heads$"):
+    with pytest.raises(BertKerasError, match=r"^missing BertConfig option hidden_dim, num_heads$"):
         BertConfig.from_dict({"vocabulary_size": 37, "num_layers": 2, "intermediate_dim": 13})

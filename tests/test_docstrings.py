@@ -26,6 +26,10 @@ def test_examples(name, tmp_path, monkeypatch):
 
 def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
-    found = [test for name in ("bertkeras.config", "bertkeras.models.backbone") for test in finder.find(
-        importlib.import_module(name)) if test.examples]
+    found = [
+        test
+        for name in ("bertkeras.config", "bertkeras.models.backbone")
+        for test in finder.find(importlib.import_module(name))
+        if test.examples
+    ]
     assert len(found) >= 2

@@ -71,7 +71,10 @@ def read_preset(folder: str | os.PathLike[str]) -> Preset:
         version = description["format_version"]
         if version > FORMAT_VERSION:
             raise BertKerasError(f"{path}: format {version} is newer than this bertkeras reads; upgrade bertkeras")
-        config = BertConfig.from_dict(description["config"])
+        try:
+            config = BertConfig.from_dict(description["config"])
+        except BertKerasError as error:
+            raise BertKerasError(f"{path}: {error}") from error
         arrays = load_file(folder / WEIGHTS_FILE)
         return Preset(description["model"], config, description["options"], arrays)
     except BertKerasError:

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
-from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.common import bert_initializer, take_positions
+from bertkeras.layers.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -31,10 +32,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             `(batch, length, length)` says for each query which keys it sees, and
             `(batch, 1 or num_heads, length, length)` says so for each head.
         return_attention_scores: Also return the probabilities, `(batch, num_heads, length, length)`.
+        query_positions: `(batch, n)` integers: only these positions look. They give the same rows as without.
         training: Whether dropout is on.
 
     Returns:
-        `(batch, length, hidden_dim)`, or a pair of it and the probabilities.
+        `(batch, length or n, hidden_dim)`, or a pair of it and the probabilities.
 
     Raises:
         BertKerasError: `num_heads` does not divide `hidden_dim`; a mask that is not boolean or has another rank.
@@ -62,7 +64,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.dropout = dropout
         self.initializer_range = initializer_range
         self.seed = seed
-        self.attention_dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
+        self.attention_dropout = Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         hidden_dim = input_shape[-1]
@@ -84,6 +86,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         inputs: Any,
         attention_mask: Any = None,
         return_attention_scores: bool = False,
+        query_positions: Any = None,
         training: bool | None = None,
     ) -> Any:
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
@@ -91,6 +94,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         qkv = ops.reshape(qkv, (batch, length, 3, self.num_heads, self.head_dim))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, batch, heads, length, head_dim)
         query, key, value = qkv[0], qkv[1], qkv[2]
+        if query_positions is not None:
+            query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
 
         query = query * ops.cast(self.head_dim**-0.5, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, length, length)
@@ -98,6 +103,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         mask = None
         if attention_mask is not None:
             mask = broadcast_mask(attention_mask)
+            if query_positions is not None and mask.shape[2] != 1:
+                mask = ops.take_along_axis(mask, query_positions[:, None, :, None], axis=2)
             # -1e9 vanishes after the exponential; -inf would give NaN where a position sees nothing
             scores = scores + ops.cast(ops.logical_not(mask), scores.dtype) * -1e9
         probabilities = ops.softmax(scores, axis=-1)
@@ -109,7 +116,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         dropped = self.attention_dropout(probabilities, training=training)
         context = ops.matmul(dropped, value)  # (batch, heads, length, head_dim)
         context = ops.transpose(context, (0, 2, 1, 3))
-        context = ops.reshape(context, (batch, length, self.num_heads * self.head_dim))
+        context = ops.reshape(context, (batch, ops.shape(query)[2], self.num_heads * self.head_dim))
         outputs = self.output_dense(context)  # (batch, length, hidden_dim)
         return (outputs, probabilities) if return_attention_scores else outputs
 
@@ -117,15 +124,21 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(
-        self, inputs: Any, attention_mask: Any = None, return_attention_scores: bool = False, training: Any = None
+        self,
+        inputs: Any,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        query_positions: Any = None,
+        training: bool | None = None,
     ) -> Any:
         if attention_mask is not None:
             broadcast_mask(attention_mask)
-        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        batch, length, hidden_dim = inputs.shape
+        queries = length if query_positions is None else query_positions.shape[1]
+        outputs = keras.KerasTensor((batch, queries, hidden_dim), dtype=self.compute_dtype)
         if not return_attention_scores:
             return outputs
-        batch, length, _ = inputs.shape
-        return outputs, keras.KerasTensor((batch, self.num_heads, length, length), dtype=self.compute_dtype)
+        return outputs, keras.KerasTensor((batch, self.num_heads, queries, length), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 from bertkeras.errors import BertKerasError
 
@@ -13,6 +14,14 @@ from bertkeras.errors import BertKerasError
 def bert_initializer(initializer_range: float) -> keras.initializers.Initializer:
     """Truncated normal with the given standard deviation (Devlin et al. 2019, appendix A.2)."""
     return keras.initializers.TruncatedNormal(stddev=initializer_range)
+
+
+def take_positions(x: Any, positions: Any) -> Any:
+    """Rows `positions` `(..., n)` of `x` `(..., length, width)`, as `(..., n, width)`.
+
+    A product with a one-hot matrix: cheap, and dense in the gradient on every backend.
+    """
+    return ops.matmul(ops.one_hot(positions, ops.shape(x)[-2], dtype=x.dtype), x)
 
 
 def get_activation(name: str) -> Callable[[Any], Any]:

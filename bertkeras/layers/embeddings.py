@@ -7,7 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -35,6 +37,9 @@ class BertEmbeddings(keras.layers.Layer):
 
     Returns:
         `(batch, length, hidden_dim)`.
+
+    Raises:
+        BertKerasError: More tokens in a row than there are positions.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
         )
-        self.embedding_dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
+        self.embedding_dropout = Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
     def build(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> None:
         def table(name: str, rows: int) -> Any:
@@ -77,6 +82,11 @@ class BertEmbeddings(keras.layers.Layer):
         self, token_ids: Any, segment_ids: Any = None, position_ids: Any = None, training: bool | None = None
     ) -> Any:
         length = ops.shape(token_ids)[1]
+        if position_ids is None and isinstance(length, int) and length > self.max_sequence_length:
+            raise BertKerasError(
+                f"a row has {length} tokens, but there are only {self.max_sequence_length} positions; cut the rows, or "
+                "build the model with a larger max_sequence_length"
+            )
         tokens = ops.take(self.token_table, token_ids, axis=0)  # (batch, length, hidden_dim)
         if position_ids is None:
             positions = self.position_table[:length]  # (length, hidden_dim)

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 
 from bertkeras.layers.attention import MultiHeadSelfAttention
+from bertkeras.layers.common import take_positions
+from bertkeras.layers.dropout import Dropout
 from bertkeras.layers.feed_forward import PositionwiseFeedForward
 
 
@@ -31,10 +33,12 @@ class TransformerEncoderBlock(keras.layers.Layer):
         inputs: `(batch, length, hidden_dim)`.
         attention_mask: As in `MultiHeadSelfAttention`.
         return_attention_scores: Also return the probabilities, `(batch, num_heads, length, length)`.
+        output_positions: `(batch, n)` integers: compute the block at these positions only, which see all the others.
+            They give the same rows as without.
         training: Whether dropout is on.
 
     Returns:
-        `(batch, length, hidden_dim)`, or a pair of it and the probabilities.
+        `(batch, length or n, hidden_dim)`, or a pair of it and the probabilities.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
             for name in ("attention_norm", "feed_forward_norm")
         )
         self.attention_output_dropout, self.feed_forward_dropout = (
-            keras.layers.Dropout(dropout, seed=seed_of(part), dtype=self.dtype_policy) for part in (1, 2)
+            Dropout(dropout, seed=seed_of(part), dtype=self.dtype_policy) for part in (1, 2)
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -96,16 +100,23 @@ class TransformerEncoderBlock(keras.layers.Layer):
         inputs: Any,
         attention_mask: Any = None,
         return_attention_scores: bool = False,
+        output_positions: Any = None,
         training: bool | None = None,
     ) -> Any:
         attended, scores = inputs, None
         if self.norm_first:
             attended = self.attention_norm(attended)
         attended = self.attention(
-            attended, attention_mask, return_attention_scores=return_attention_scores, training=training
+            attended,
+            attention_mask,
+            return_attention_scores=return_attention_scores,
+            query_positions=output_positions,
+            training=training,
         )
         if return_attention_scores:
             attended, scores = attended
+        if output_positions is not None:
+            inputs = take_positions(inputs, output_positions)  # (batch, n, hidden_dim)
         x = inputs + self.attention_output_dropout(attended, training=training)
         if not self.norm_first:
             x = self.attention_norm(x)
@@ -119,9 +130,14 @@ class TransformerEncoderBlock(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(
-        self, inputs: Any, attention_mask: Any = None, return_attention_scores: bool = False, training: Any = None
+        self,
+        inputs: Any,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        output_positions: Any = None,
+        training: bool | None = None,
     ) -> Any:
-        return self.attention.compute_output_spec(inputs, attention_mask, return_attention_scores)
+        return self.attention.compute_output_spec(inputs, attention_mask, return_attention_scores, output_positions)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.common import bert_initializer, get_activation
+from bertkeras.layers.common import bert_initializer, get_activation, take_positions
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -26,7 +26,8 @@ class MaskedLMHead(keras.layers.Layer):
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
-        mask_positions: `(batch, predictions)` integers in `[0, length)`; the unused ones may hold 0.
+        mask_positions: `(batch, predictions)` integers in `[0, length)`; the unused ones may hold 0. `None` says
+            that `inputs` are the masked positions already.
         embedding_table: `(vocabulary_size, hidden_dim)`, the token table.
 
     Returns:
@@ -64,9 +65,8 @@ class MaskedLMHead(keras.layers.Layer):
         self.output_bias = self.add_weight(shape=(self.vocabulary_size,), initializer="zeros", name="output_bias")
 
     def call(self, inputs: Any, mask_positions: Any, embedding_table: Any) -> Any:
-        # a gather as a product with a one-hot matrix: cheap, and dense in the gradient on every backend
-        chosen = ops.one_hot(mask_positions, ops.shape(inputs)[1], dtype=inputs.dtype)  # (batch, predictions, length)
-        x = ops.matmul(chosen, inputs)  # (batch, predictions, hidden_dim)
+        x = inputs if mask_positions is None else take_positions(inputs, mask_positions)
+        # (batch, predictions, hidden_dim)
         x = self.layer_norm(self.activation_function(self.transform(x)))
         table = ops.cast(embedding_table, x.dtype)
         return ops.matmul(x, ops.transpose(table)) + ops.cast(self.output_bias, x.dtype)
@@ -74,10 +74,10 @@ class MaskedLMHead(keras.layers.Layer):
     def compute_output_shape(
         self,
         inputs_shape: tuple[int | None, ...],
-        mask_positions_shape: tuple[int | None, ...],
+        mask_positions_shape: tuple[int | None, ...] | None,
         embedding_table_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
-        return (*mask_positions_shape, self.vocabulary_size)
+        return (*(mask_positions_shape or inputs_shape[:-1]), self.vocabulary_size)
 
     def get_config(self) -> dict[str, Any]:
         return {

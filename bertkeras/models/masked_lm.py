@@ -54,8 +54,8 @@ class BertMaskedLM(PresetModel):
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
-        encoded = self.backbone(inputs, training=training)
-        return self.mlm_head(encoded["sequence_output"], inputs["mask_positions"], self.backbone.token_table)
+        encoded = self.backbone(inputs, output_positions=inputs["mask_positions"], training=training)
+        return self.mlm_head(encoded["sequence_output"], None, self.backbone.token_table)
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
         return (*input_shape["mask_positions"], self.config.vocabulary_size)

@@ -141,8 +141,8 @@ def _check(counted: dict[str, int], writers: dict[str, RecordWriter], options: R
         need = "two documents of two sentences" if options.pairs == "nsp" else "a document of two sentences"
         raise BertKerasError(
             f"no row to {'train' if part == 'train' else 'evaluate'} on: {counted['documents']} documents with "
-            f"held-out share {share} leave {counted['held_out_documents']} held out, and pairs={options.pairs!r} needs at least {need} "
-            "on each side; give more documents (a blank line parts them) or another share"
+            f"held-out share {share} leave {counted['held_out_documents']} held out, and pairs={options.pairs!r} "
+            f"needs at least {need} on each side; give more documents (a blank line parts them) or another share"
         )
 
 

@@ -98,8 +98,9 @@ def make_rows(block: DocumentBlock, options: RowOptions, block_number: Any, pass
     total = tf.reduce_sum(end - start)
     if options.pairs == "none":
         empty = tf.zeros_like(start)
-        spans = (start, end - start, empty, empty)
-        return _assemble(block, options, spans, tf.zeros_like(start, tf.int32), total - total)
+        return _assemble(
+            block, options, [start, end - start, empty, empty], tf.zeros_like(start, tf.int32), total - total
+        )
 
     draw = row_uniform(options.seed, "pair", rows, 4)
     split, found = _split_at_sentence(block, start, end, draw[:, 0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -64,17 +64,22 @@ class InGraphTokenizer:
             "unknown_token": "[UNK]",
         }
         limit = tokenizer.max_characters_per_word
-        self._plain = tf_text.FastBertTokenizer(
-            max_bytes_per_word=limit, lower_case_nfd_strip_accents=tokenizer.lowercase, **common
-        )
-        # A character has at most four bytes; words with too many characters are caught in `_tokenize_any`.
-        self._cut_word = tf_text.FastWordpieceTokenizer(max_bytes_per_word=4 * limit, no_pretokenization=True, **common)
-        pages, page_of, rows, lengths = _character_table(
-            tokenizer.lowercase, tokenizer.strips_accents, tokenizer.split_cjk
-        )
-        self._pages = tf.constant(pages)
-        self._page_of = tf.constant(page_of)
-        self._rows = tf.RaggedTensor.from_row_lengths(tf.constant(rows), tf.constant(lengths))
+        table = _character_table(tokenizer.lowercase, tokenizer.strips_accents, tokenizer.split_cjk)
+        with tf.init_scope():  # constants of the program, even when made inside a function that is being traced
+            try:
+                self._plain = tf_text.FastBertTokenizer(
+                    max_bytes_per_word=limit, lower_case_nfd_strip_accents=tokenizer.lowercase, **common
+                )
+                # A character has at most four bytes; words with too many characters are caught in `_tokenize_any`.
+                self._cut_word = tf_text.FastWordpieceTokenizer(
+                    max_bytes_per_word=4 * limit, no_pretokenization=True, **common
+                )
+            except RuntimeError as error:
+                raise BertKerasError(
+                    f"TensorFlow Text cannot use this vocabulary ({error}); train one with WordPieceTokenizer.train"
+                ) from None
+            self._pages, self._page_of = tf.constant(table.pages), tf.constant(table.page_of)
+            self._rows = tf.RaggedTensor.from_row_lengths(table.rows, table.lengths)
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         import tensorflow as tf
@@ -118,21 +123,27 @@ SELF = -1  # in a row of the table: the character that was looked up
 _MARK = "ʘ"  # stands between characters: a letter with nothing to normalise, which nothing else becomes
 
 
-@lru_cache(maxsize=4)
-def _character_table(
-    lowercase: bool, strip_accents: bool, split_cjk: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+class CharacterTable(NamedTuple):
     """What the normaliser of `tokenizers` makes of each code point, punctuation set between spaces.
 
     Most code points stay as they are, vanish, or stand alone, so the table holds for every code point only the number
     of a row, in pages of 256 of which equal ones are stored once.
 
-    Returns:
+    Args:
         pages: Row numbers, shape `(num_pages * 256,)`.
         page_of: The page of each 256 code points, shape `(0x1100,)`.
-        rows: Code points of all rows in one array, `SELF` for the one looked up.
+        rows: The code points of all rows, one after another, `SELF` for the one looked up.
         lengths: Length of each row.
     """
+
+    pages: np.ndarray
+    page_of: np.ndarray
+    rows: np.ndarray
+    lengths: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def _character_table(lowercase: bool, strip_accents: bool, split_cjk: bool) -> CharacterTable:
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     normalizer = bert_normalizer(lowercase, strip_accents, split_cjk)
@@ -157,7 +168,7 @@ def _character_table(
     pages, page_of = np.unique(row_of.reshape(-1, 256), axis=0, return_inverse=True)
     lengths = np.array([len(row) for row in numbers], dtype=np.int64)
     rows = np.array([code for row in numbers for code in row], dtype=np.int32)
-    return pages.reshape(-1), page_of.reshape(-1).astype(np.int32), rows, lengths
+    return CharacterTable(pages.reshape(-1), page_of.reshape(-1).astype(np.int32), rows, lengths)
 
 
 # The blocks of 256 code points that are asked for; surrogates are no characters.

@@ -23,10 +23,10 @@ def iter_installed_docs(packages: Sequence[str] | None = None) -> Iterator[str]:
     """The docstrings of the standard library and of the installed packages, as English prose.
 
     Source files are parsed, never imported or run. Each file gives one document: its docstrings in the order of the
-    source, freed of examples, code, tables and markup, one paragraph per line (see `prose_of`). A paragraph that occurs
-    again, in the same file or another, is taken once. Files that say less than four sentences are joined with the next of the same package.
-    Tests are left out, and so is a file that this Python cannot parse. The order is that of the file names, so the same
-    installation gives the same corpus.
+    source, freed of examples, code, tables and markup, one paragraph per line (see `prose_of`). A paragraph that
+    occurs again, in the same file or another, is taken once. Files that say less than four sentences are joined with
+    the next of the same package. Tests are left out, and so is a file that this Python cannot parse. The order is that
+    of the file names, so the same installation gives the same corpus.
 
     Args:
         packages: Top-level names to restrict it to, such as `["json", "numpy"]`; `None` means everything.
@@ -39,9 +39,9 @@ def iter_installed_docs(packages: Sequence[str] | None = None) -> Iterator[str]:
 
     Example:
 
-    >>> document = next(iter_installed_docs(["json"]))
+    >>> document = next(iter_installed_docs(["textwrap"]))
     >>> document.splitlines()[0]
-    'JSON (JavaScript Object Notation) <https://json.org> is a subset of JavaScript syntax (ECMA-262 3rd edition) used as a lightweight data interchange format.'
+    'Text wrapping and filling.'
     """
     if isinstance(packages, str):
         raise BertKerasError(f"packages must be a list of names, got one str; pass [{packages!r}]")
@@ -85,8 +85,7 @@ def _documents(files: Iterator[tuple[str, Path]], seen: set[bytes]) -> Iterator[
     paragraphs: list[str] = []
     for _, path in files:
         for docstring in _docstrings(path):
-            if _is_new(docstring, seen):
-                paragraphs += [paragraph for paragraph in prose_of(docstring) if _is_new(paragraph, seen)]
+            paragraphs += [paragraph for paragraph in prose_of(docstring) if _is_new(paragraph, seen)]
         if _has_sentences(paragraphs, MIN_SENTENCES):
             yield "\n".join(paragraphs)
             paragraphs = []

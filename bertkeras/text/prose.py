@@ -6,7 +6,7 @@ import inspect
 import re
 
 # Section names stand before lists and examples; they are no sentences.
-_HEADER = re.compile(r"[A-Z][\w /()'-]{0,40}:{1,2}")
+_HEADER = re.compile(r"[A-Z][\w-]*(?: [\w/()'-]+){0,2}:{1,2}")
 _UNDERLINE = re.compile(r"([=\-~^*#+`\"'_.:])\1{2,}")
 _TABLE_RULE = re.compile(r"[=\-+|:]{2,}( +[=\-+|:]{2,})+|\+[-=+]+\+|\|.*\|")
 _DIRECTIVE = re.compile(r"\.\.\s+([\w:-]+?)::\s*(.*)")
@@ -25,7 +25,7 @@ _MARKUP = (
     (re.compile(r"(?<![\w*])\*(\w(?:[^*]*\w)?)\*(?![\w*])"), r"\1"),
 )
 _MARKS = frozenset("`*[")
-_PLAIN_WORD = re.compile(r"[(\"']*[A-Za-z][A-Za-z'’-]*[)\"']*[.,;:!?]*[)\"']*")
+_PLAIN_WORD = re.compile(r"[(\"']*(?:[AaI]|[A-Za-z][A-Za-z'’-]+)[)\"']*[.,;:!?]*[)\"']*")
 MIN_WORDS = 4
 MIN_PLAIN_SHARE = 0.6
 
@@ -45,8 +45,8 @@ def prose_of(docstring: str) -> list[str]:
 
     Example:
 
-    >>> prose_of("Adds two numbers\\nto each other.\\n\\nArgs:\\n    a: The first of the numbers.\\n\\n>>> add(1, 2)\\n3")
-    ['Adds two numbers to each other.', 'a: The first of the numbers.']
+    >>> prose_of("Adds two numbers\\ntogether.\\n\\nArgs:\\n    a: The first of the two.\\n\\n>>> add(1, 2)\\n3")
+    ['Adds two numbers together.', 'a: The first of the two.']
     """
     paragraphs = []
     for lines in _paragraphs(_without_blocks(inspect.cleandoc(docstring).split("\n"))):

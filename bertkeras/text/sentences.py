@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import re
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # After a full stop these words were shortened, and what comes after decides whether a sentence ended as well.
 # Titles and "e.g.": never an end, something always follows.
-ALWAYS_GO_ON = frozenset(
-    ["mr", "mrs", "ms", "dr", "prof", "rev", "hon", "jr", "messrs", "mme", "mlle", "capt", "lt", "sgt", "cmdr", "adm", "gov", "st", "mt", "e.g", "i.e", "eg", "ie", "cf", "vs", "viz", "approx", "resp", "al", "ca"]
+ALWAYS_GO_ON = _words(
+    "mr mrs ms dr prof rev hon jr messrs mme mlle capt lt sgt cmdr adm gov st mt"
+    " e.g i.e eg ie cf vs viz approx resp al ca"
 )
 # Not an end when a number follows: "Fig. 3", "No. 5", "pp. 10-12".
-GO_ON_TO_NUMBER = frozenset(["no", "nos", "fig", "figs", "eq", "eqs", "sec", "secs", "sect", "ch", "chap", "p", "pp", "vol", "vols", "art", "tab", "ref", "refs", "ver"])
+GO_ON_TO_NUMBER = _words("no nos fig figs eq eqs sec secs sect ch chap p pp vol vols art tab ref refs ver")
 # "etc.", "Inc.", "5 p.m.", "Jan.": an end when the next word is one that begins sentences.
-MAY_END = frozenset(
-    ["etc", "inc", "ltd", "co", "corp", "bros", "dept", "univ", "est", "ave", "blvd", "rd", "jan", "feb", "apr", "aug", "sept", "oct", "nov", "dec", "ph.d", "sen", "rep", "gen"]
-)
-STARTERS = frozenset(
-    ["a", "after", "all", "also", "although", "an", "and", "as", "at", "because", "before", "both", "but", "by", "during", "each", "even", "every", "finally", "first", "for", "from", "he", "her", "here", "his", "how", "however", "i", "if", "in", "into", "is", "it", "its", "many", "meanwhile", "more", "most", "my", "no", "not", "now", "of", "on", "once", "one", "only", "or", "other", "our", "over", "she", "since", "so", "some", "such", "that", "the", "their", "then", "there", "therefore", "these", "they", "this", "those", "though", "through", "thus", "to", "two", "under", "unlike", "until", "we", "what", "when", "where", "whether", "which", "while", "who", "why", "with", "yes", "yet", "you", "your"]
+MAY_END = _words("etc inc ltd co corp bros dept univ est ave blvd rd jan feb apr aug sept oct nov dec ph.d sen rep gen")
+STARTERS = _words(
+    "a after all also although an and as at because before both but by during each even every finally first for from he"
+    " her here his how however i if in into is it its many meanwhile more most my no not now of on once one only or"
+    " other our over she since so some such that the their then there therefore these they this those though through"
+    " thus to two under unlike until we what when where whether which while who why with yes yet you your"
 )
 
 _CLOSERS = "\"'”’)\\]}»›」』）】》〉〕"

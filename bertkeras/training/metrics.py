@@ -12,7 +12,7 @@ from bertkeras.checkpoints.files import write_text
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:
-    """`mlm_loss`, `mlm_accuracy` and the same of `nsp`: sums over counts, so that every masked position weighs alike."""
+    """`mlm_loss`, `mlm_accuracy` and the same of `nsp`: sums over counts, so every masked position weighs alike."""
     return {
         f"{kind}_{what}": sums[f"{kind}_{what}"] / max(sums[f"{kind}_count"], 1.0)
         for kind in ("mlm", "nsp")

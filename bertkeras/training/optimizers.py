@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-# Loshchilov and Hutter decay every weight; BERT leaves out biases and layer norms (google-research/bert, optimization.py)
+# BERT decays neither biases nor layer norms (google-research/bert, optimization.py)
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 

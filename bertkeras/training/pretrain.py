@@ -83,7 +83,7 @@ def resume(folder: str | os.PathLike[str], *, display: Display | None = None) ->
 def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, Any]:
     if keras.backend.backend() != "tensorflow":
         raise BertKerasError(
-            f"pretrain runs on the TensorFlow backend, and this is {keras.backend.backend()}; set KERAS_BACKEND=tensorflow"
+            f"pretrain runs on the TensorFlow backend, not on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow"
         )
     import tensorflow as tf
 
@@ -117,8 +117,8 @@ def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, An
 def _tokenizer(config: PretrainConfig, folder: Path, display: Display) -> WordPieceTokenizer:
     if (folder / "tokenizer.json").is_file():
         return WordPieceTokenizer.load(folder)
-    if config.prepared or config.tokenizer:
-        tokenizer = WordPieceTokenizer.load(config.prepared or config.tokenizer)
+    if trained := config.prepared or config.tokenizer:
+        tokenizer = WordPieceTokenizer.load(trained)
     else:
         display.say(f"training a tokenizer of {config.vocabulary_size} pieces on {config.corpus}")
         corpus = Corpus(config.corpus, config.corpus_format, config.field)

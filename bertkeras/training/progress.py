@@ -63,7 +63,9 @@ class Display:
             task = progress.add_task("", total=steps, completed=done, figures="compiling")
 
             def show(step: int, values: dict[str, float] | None) -> None:
-                progress.update(task, completed=step, **({"figures": figures_text(values)} if values else {}))
+                if values:
+                    progress.update(task, figures=figures_text(values))
+                progress.update(task, completed=step)
 
             yield show
 

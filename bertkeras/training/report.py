@@ -48,9 +48,9 @@ def write_report(
 def sentence_of(summary: dict[str, Any]) -> str:
     minutes = summary["train_seconds"] / 60
     text = (
-        f"A BERT of {summary['parameters']:,} parameters, trained for {summary['steps']:,} steps in {minutes:.1f} minutes "
-        f"at {summary['tokens_per_second']:,.0f} tokens per second. It fills {summary['mlm_accuracy']:.1%} of the blanks "
-        f"with the very piece that stood there; always guessing the commonest piece would fill "
+        f"A BERT of {summary['parameters']:,} parameters, trained for {summary['steps']:,} steps in {minutes:.1f} "
+        f"minutes at {summary['tokens_per_second']:,.0f} tokens per second. It fills {summary['mlm_accuracy']:.1%} of "
+        f"the blanks with the very piece that stood there; always guessing the commonest piece would fill "
         f"{summary['unigram_accuracy']:.1%}."
     )
     return html.escape(text)
@@ -116,8 +116,9 @@ def figure(caption: str, pictures: list[str]) -> str:
 
 def filled(sentence: str, blanks: Sequence[Sequence[Filling]]) -> str:
     rows = "".join(
-        f'<tr><td>{html.escape(filling.token)}</td><td><span class="bar" style="width:{filling.probability * 100:.1f}%">'
-        f"</span></td><td>{filling.probability:.1%}</td></tr>"
+        f"<tr><td>{html.escape(filling.token)}</td>"
+        f'<td><span class="bar" style="width:{filling.probability * 100:.1f}%"></span></td>'
+        f"<td>{filling.probability:.1%}</td></tr>"
         for blank in blanks
         for filling in blank
     )

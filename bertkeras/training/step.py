@@ -55,7 +55,8 @@ def make_train_step(
         parts = tf.nest.map_structure(split, (inputs, labels))
 
         def add_part(index: Any, gradients: Any, sums: Any) -> tuple[Any, Any, Any]:
-            more, part_sums = gradients_of(*tf.nest.map_structure(lambda x: x[index], parts), counts)
+            part_inputs, part_labels = tf.nest.map_structure(lambda x: x[index], parts)
+            more, part_sums = gradients_of(part_inputs, part_labels, counts)
             gradients = [g + tf.convert_to_tensor(m) for g, m in zip(gradients, more, strict=True)]
             return index + 1, gradients, {name: sums[name] + part_sums[name] for name in sums}
 

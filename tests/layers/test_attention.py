@@ -183,3 +183,21 @@ def test_heads_that_do_not_divide():
         MultiHeadSelfAttention(3).build((None, None, 22))
     with pytest.raises(BertKerasError, match="width None"):
         MultiHeadSelfAttention(3).build((None, None, None))
+
+
+@pytest.mark.parametrize("rank", [None, 2, 3, 4])
+def test_some_queries(layer, rank):
+    """Only the positions asked for look, and see what they see when all look."""
+    x, positions = some_inputs(), np.array([[4, 0, 2], [3, 3, 1]], "int32")
+    mask = None
+    if rank is not None:
+        shape = {2: (BATCH, LENGTH), 3: (BATCH, LENGTH, LENGTH), 4: (BATCH, HEADS, LENGTH, LENGTH)}[rank]
+        mask = np.random.default_rng(2).random(shape) < 0.6
+    every, scores = layer(x, attention_mask=mask, return_attention_scores=True)
+    some, some_scores = layer(x, attention_mask=mask, query_positions=positions, return_attention_scores=True)
+    expected = np.take_along_axis(numpy(every), positions[..., None], axis=1)
+    np.testing.assert_allclose(numpy(some), expected, rtol=1e-5, atol=1e-5)
+    expected = np.take_along_axis(numpy(scores), positions[:, None, :, None], axis=2)
+    np.testing.assert_allclose(numpy(some_scores), expected, rtol=1e-5, atol=1e-6)
+    symbol = layer(keras.Input((LENGTH, HIDDEN)), query_positions=keras.Input((3,), dtype="int32"))
+    assert symbol.shape == (None, 3, HIDDEN)

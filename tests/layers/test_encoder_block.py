@@ -49,7 +49,7 @@ def test_formula(norm_first):
 
 
 def test_one_position_worked_out():
-    """x = (1, 3), V = x and output = identity: 2x = (2, 6) normalises to (-1, 1); relu adds (0, 1); (-1, 2) -> (-1, 1)."""
+    """x = (1, 3) and V = x: 2x = (2, 6) normalises to (-1, 1); relu adds (0, 1); (-1, 2) normalises to (-1, 1)."""
     block = TransformerEncoderBlock(1, 2, activation="relu", layer_norm_epsilon=0.0)
     block.build((None, None, 2))
     eye, zero = np.eye(2), np.zeros(2)

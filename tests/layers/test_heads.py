@@ -114,3 +114,11 @@ def test_next_sentence_initializer_range():
     head = NextSentenceHead(initializer_range=0.07)
     head.build((None, 2503))
     assert abs(numpy(head.dense.kernel).std() / (0.8796 * 0.07) - 1) < 0.05
+
+
+def test_without_positions_the_inputs_are_the_masked_places():
+    inputs = some_inputs()
+    head = MaskedLMHead(VOCABULARY)
+    expected = numpy(head(**inputs))
+    chosen = np.take_along_axis(inputs["inputs"], POSITIONS[..., None], axis=1)
+    np.testing.assert_allclose(numpy(head(chosen, None, inputs["embedding_table"])), expected, rtol=1e-5, atol=1e-5)

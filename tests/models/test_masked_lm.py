@@ -26,14 +26,14 @@ def test_every_model_check(tmp_path):
 
 def test_the_pretrainer_s_logits(model):
     pretrainer = BertPretrainer(CONFIG)
-    pretrainer.assign_weights({**{name: numpy(v) for name, v in pretrainer.canonical_weights().items()}}, "itself")
     weights = {name: numpy(value) for name, value in model.canonical_weights().items()}
     heads = {
         name: numpy(value) for name, value in pretrainer.canonical_weights().items() if name.startswith("nsp_head")
     }
     pretrainer.assign_weights({**weights, **heads}, "the masked LM")
     inputs, _ = small_batch(CONFIG)
-    np.testing.assert_array_equal(numpy(model(inputs)), numpy(pretrainer(inputs)["mlm_logits"]))
+    logits = numpy(pretrainer(inputs)["mlm_logits"])
+    np.testing.assert_allclose(numpy(model(inputs)), logits, rtol=1e-5, atol=1e-5)
 
 
 def test_fill_mask_gives_the_likeliest_first(model):

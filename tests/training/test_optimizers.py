@@ -1,0 +1,166 @@
+import keras
+import numpy as np
+import pytest
+from checks import numpy, small_batch, small_config
+
+from bertkeras.models import BertPretrainer
+from bertkeras.training.optimizers import AdamW, dense
+from bertkeras.training.schedules import WarmupLinearDecay
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow has sparse gradients"
+)
+ROWS, WIDTH = 5, 3
+TOLERANCE = 3e-5  # 1 - 0.999 in float32 is off by 1.7e-5 of itself, and a step is 0.1
+
+
+def adamw_by_hand(start, gradients, rate, decay, epsilon, beta_1=0.9, beta_2=0.999):
+    """Loshchilov and Hutter 2019, algorithm 2, with the decay times the learning rate."""
+    x, m, v = start.astype("float64"), 0.0, 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        corrected = rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+        x = x - rate * decay * x - corrected * m / (np.sqrt(v) + epsilon)
+    return x
+
+
+def some_gradients(steps=5):
+    return np.random.default_rng(0).normal(size=(steps, ROWS, WIDTH)).astype("float32")
+
+
+def variable_named(name="kernel"):
+    return keras.Variable(np.random.default_rng(1).normal(size=(ROWS, WIDTH)).astype("float32"), name=name)
+
+
+def test_formula():
+    variable, found = variable_named(), some_gradients()
+    expected = adamw_by_hand(numpy(variable), found, rate=0.1, decay=0.03, epsilon=1e-3)
+    optimizer = AdamW(0.1, weight_decay=0.03, epsilon=1e-3)
+    for gradient in found:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    np.testing.assert_allclose(numpy(variable), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_defaults_are_bert_s():
+    config = AdamW().get_config()
+    assert (config["weight_decay"], config["epsilon"], config["beta_1"], config["beta_2"]) == (0.01, 1e-6, 0.9, 0.999)
+
+
+def test_what_is_not_decayed():
+    """With a gradient of zero only the decay moves a weight: to 1 - 0.5 * 0.25 of itself."""
+    pretrainer = BertPretrainer(small_config())
+    variables = pretrainer.trainable_variables
+    for variable in variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = AdamW(0.5, weight_decay=0.25)
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables], variables)
+    moved = {name: float(numpy(value).flat[0]) for name, value in pretrainer.canonical_weights().items()}
+    kept = {name for name, value in moved.items() if value == 1}
+    assert set(moved.values()) == {1.0, 0.875}
+    assert kept == {name for name in moved if name.split("/")[-1] in ("bias", "gamma", "beta", "output_bias")}
+    assert {"mlm_head/output_bias", "backbone/embeddings/layer_norm/beta"} <= kept
+    assert "backbone/embeddings/token_table" not in kept
+
+
+def sparse_gradient_of_repeated_rows(table):
+    """The gradient of sum(c_i * table[id_i]) with ids 1, 3, 1, 1: TensorFlow keeps one entry for each id."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        rows = tf.gather(table.value, [1, 3, 1, 1])
+        loss = tf.reduce_sum(rows * tf.constant([[1.0], [2.0], [-5.0], [3.0]]))
+    gradient = tape.gradient(loss, table.value)
+    assert isinstance(gradient, tf.IndexedSlices)
+    return gradient
+
+
+def five_steps(optimizer, make_dense):
+    table = variable_named("token_table")
+    for _ in range(5):
+        gradient = sparse_gradient_of_repeated_rows(table)
+        optimizer.apply([dense(gradient) if make_dense else gradient], [table])
+    return numpy(table)
+
+
+@needs_tensorflow
+def test_dense_sums_repeated_rows():
+    found = numpy(dense(sparse_gradient_of_repeated_rows(variable_named())))
+    np.testing.assert_array_equal(found, np.outer([0, -1, 0, 2, 0], np.ones(WIDTH)))
+    ones = keras.ops.ones((2, 3))
+    assert dense(ones) is ones
+    assert dense(None) is None
+
+
+@needs_tensorflow
+def test_repeated_rows_give_the_dense_update():
+    gradient = np.outer([0, -1, 0, 2, 0], np.ones(WIDTH))
+    expected = adamw_by_hand(numpy(variable_named()), [gradient] * 5, rate=0.1, decay=0.01, epsilon=1e-6)
+    np.testing.assert_allclose(five_steps(AdamW(0.1), make_dense=False), expected, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(five_steps(AdamW(0.1), make_dense=True), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@needs_tensorflow
+def test_an_embedding_in_a_model_is_trained_as_with_dense_gradients():
+    ids = np.array([[1, 1, 0, 1]])
+    target = np.random.default_rng(2).normal(size=(1, 4, WIDTH)).astype("float32")
+    start = np.random.default_rng(3).normal(size=(2, WIDTH)).astype("float32")
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), keras.layers.Embedding(2, WIDTH)])
+    model.layers[0].set_weights([start])
+    model.compile(AdamW(0.1), loss="mse", jit_compile=False)
+    table, found = start.astype("float64"), []
+    optimizer, variable = AdamW(0.1), keras.Variable(start, name="embeddings")
+    for _ in range(5):
+        model.train_on_batch(ids, target)
+        table = numpy(variable)
+        gradient = np.zeros_like(table)
+        np.add.at(gradient, ids[0], 2 * (table[ids[0]] - target[0]) / target.size)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        found.append(np.abs(numpy(variable) - numpy(model.layers[0].embeddings)).max())
+    assert max(found) < 1e-5
+
+
+@needs_tensorflow
+def test_the_fault_in_keras_that_this_is_for():
+    """Keras's own AdamW squares each entry of a sparse gradient: 1 + 25 + 9 in place of (1 - 5 + 3)^2."""
+    stock = keras.optimizers.AdamW(0.1, weight_decay=0.01, epsilon=1e-6)
+    sparse, summed = (five_steps(AdamW(0.1) if right else stock, make_dense=right) for right in (False, True))
+    if np.allclose(sparse, summed, rtol=1e-4):
+        pytest.skip(f"Keras {keras.version()} sums repeated rows itself: bertkeras's AdamW need not make them dense")
+    changed = np.abs(sparse - summed).max(-1) > 1e-3
+    assert changed.tolist() == [False, True, False, False, False], "only the repeated row should be wrong"
+
+
+@needs_tensorflow
+def test_clipping_comes_after_the_sum():
+    """Entries 1, 2, -5, 3 have the norm 6.2 * sqrt(3); the sums -1 and 2 have sqrt(5 * 3)."""
+    gradient = np.outer([0, -1, 0, 2, 0], np.ones(WIDTH))
+    clipped = gradient * 0.5 / np.sqrt(15)
+    expected = adamw_by_hand(numpy(variable_named()), [clipped] * 5, rate=0.1, decay=0.01, epsilon=0.1)
+    found = five_steps(AdamW(0.1, epsilon=0.1, global_clipnorm=0.5), make_dense=False)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_configuration_keeps_everything():
+    optimizer = AdamW(WarmupLinearDecay(0.1, 2, 7), weight_decay=0.03, epsilon=1e-5, global_clipnorm=1.0, use_ema=True)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert type(again) is AdamW
+    assert again.get_config() == optimizer.get_config()
+    bias = variable_named("bias")
+    before = numpy(bias)
+    again.apply([keras.ops.zeros(bias.shape)], [bias])
+    np.testing.assert_array_equal(numpy(bias), before)
+
+
+def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
+    inputs, labels = small_batch(small_config())
+    models = [BertPretrainer(small_config())]
+    models[0].compile(AdamW(WarmupLinearDecay(0.01, 2, 7)), run_eagerly=True)
+    models[0].train_on_batch(inputs, labels)
+    models[0].save(tmp_path / "model.keras")
+    models.append(keras.models.load_model(tmp_path / "model.keras"))
+    models[1].run_eagerly = True
+    for model in models:
+        model.train_on_batch(inputs, labels)
+    for weight, other in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_allclose(numpy(weight), numpy(other), rtol=1e-5, atol=1e-7)
