@@ -93,7 +93,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         qkv = self.qkv_dense(inputs)  # (batch, length, 3 * hidden_dim)
         qkv = ops.reshape(qkv, (batch, length, 3, self.num_heads, self.head_dim))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, batch, heads, length, head_dim)
-        query, key, value = qkv[0], qkv[1], qkv[2]
+        query, key, value = ops.unstack(qkv, 3)  # slices would each have a zero-padded gradient
         if query_positions is not None:
             query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -208,11 +209,14 @@ class WordPieceTokenizer:
         run = engine.encode_batch if with_offsets else engine.encode_batch_fast
         try:
             return run(texts, add_special_tokens=False) if len(texts) != 1 else [engine.encode(texts[0])]
-        except UnicodeEncodeError as error:
-            raise BertKerasError(
-                f"the text has a lone surrogate, {error.object[error.start]!r}, at character {error.start};"
-                " read the file again with errors='replace'"
-            ) from None
+        except (UnicodeEncodeError, TypeError):
+            for number, text in enumerate(texts):
+                if surrogate := re.search("[\ud800-\udfff]", text):
+                    raise BertKerasError(
+                        f"text {number} has a lone surrogate, {surrogate[0]!r}, at character {surrogate.start()};"
+                        " read it again with errors='replace'"
+                    ) from None
+            raise
 
     # The vocabulary.
 

@@ -89,6 +89,7 @@ def _config(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
         "do_lower_case": tokenizer.lowercase,
         "strip_accents": tokenizer.strip_accents,
         "tokenize_chinese_chars": tokenizer.split_cjk,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         **{f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS},
     }
 

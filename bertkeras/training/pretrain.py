@@ -56,7 +56,7 @@ def pretrain(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name != "config.toml" for path in folder.iterdir())):
         raise BertKerasError(
             f"{folder} is not empty; continue the run in it with --resume, or choose another folder for this one"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 import types
@@ -56,6 +57,11 @@ class PretrainConfig:
     intermediate_dim: int | None = option(None, "overrides the size", "model")
     dropout: float = option(0.1, "dropout, also on the attention probabilities", "model")
     activation: str = option("gelu", "gelu (erf) or gelu_tanh", "model")
+    initializer_range: float | None = option(
+        None,
+        "deviation of the first weights; by default 0.02 * sqrt(768 / hidden_dim), which is BERT's for base",
+        "model",
+    )
     norm_first: bool = option(False, "pre-norm blocks", "model")
 
     steps: int = option(3000, "optimizer steps", "training")
@@ -118,9 +124,13 @@ class PretrainConfig:
         overrides = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
         if "hidden_dim" in overrides:
             overrides.setdefault("intermediate_dim", 4 * overrides["hidden_dim"])
+        width = overrides.get("hidden_dim") or SIZES[self.size][1]
+        # A narrow model needs larger weights for its products to have the variance that 0.02 gives at width 768.
+        initializer_range = self.initializer_range or 0.02 * math.sqrt(768 / width)
         return BertConfig.from_size(
             self.size,
             vocabulary_size,
+            initializer_range=initializer_range,
             max_sequence_length=self.max_sequence_length,
             dropout=self.dropout,
             attention_dropout=self.dropout,

@@ -93,7 +93,7 @@ def test_gradients_sum_over_repeated_rows(layer):
     target = np.random.default_rng(1).normal(size=(BATCH, LENGTH, HIDDEN))
 
     def loss_of():
-        return ops.sum(layer(**ids) * target.astype("float32"))
+        return ops.sum(layer(**ids) * ops.convert_to_tensor(target, "float32"))
 
     found = gradients(loss_of, layer.trainable_variables)
     for variable, gradient in zip(layer.trainable_variables, found, strict=True):

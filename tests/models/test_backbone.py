@@ -7,6 +7,7 @@ from keras import ops
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone
+from bertkeras.models.backbone import attention_mask
 
 CONFIG = small_config()
 
@@ -83,6 +84,12 @@ def test_packed_rows_equal_sequences_alone(backbone):
     for place, sequence in alone:
         expected = numpy(backbone(sequence)["sequence_output"])[0]
         np.testing.assert_allclose(output[place], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_who_may_attend_to_whom_in_a_packed_row():
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    mask = attention_mask({"sequence_ids": ops.convert_to_tensor(np.array([[1, 1, 2, 0]], "int32"))})
+    assert numpy(mask).astype(int).tolist() == [expected]
 
 
 def test_packed_padding_gives_no_nan_in_the_gradients(backbone):
@@ -186,7 +193,7 @@ def test_asked_for_some_positions_it_gives_the_same_vectors_and_gradients(inputs
         del inputs["padding_mask"]
         inputs["sequence_ids"] = np.tile(np.array([1, 1, 2, 2, 2, 0, 0], "int32"), (5, 1))
     positions = np.array([[6, 0, 3], [1, 1, 2], [0, 0, 0], [4, 2, 5], [3, 5, 1]], "int32")
-    weights = np.random.default_rng(4).normal(size=(5, 3, CONFIG.hidden_dim)).astype("float32")
+    weights = ops.convert_to_tensor(np.random.default_rng(4).normal(size=(5, 3, CONFIG.hidden_dim)), "float32")
 
     def chosen():
         return ops.take_along_axis(backbone(inputs)["sequence_output"], positions[..., None], axis=1)

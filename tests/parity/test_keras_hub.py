@@ -100,7 +100,7 @@ def test_outputs_losses_and_gradients(seed):
 
     rng = np.random.default_rng(seed)
     directions = [
-        (rng.normal(size=value.shape) * scale).astype("float32")
+        ops.convert_to_tensor(rng.normal(size=value.shape) * scale, "float32")
         for value, scale in ((numpy(found["sequence_output"]), kept[..., None]), (numpy(found["pooled_output"]), 1.0))
     ]
 

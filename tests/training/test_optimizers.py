@@ -146,10 +146,11 @@ def test_configuration_keeps_everything():
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert type(again) is AdamW
     assert again.get_config() == optimizer.get_config()
-    bias = variable_named("bias")
-    before = numpy(bias)
-    again.apply([keras.ops.zeros(bias.shape)], [bias])
-    np.testing.assert_array_equal(numpy(bias), before)
+    variables = [variable_named("bias"), variable_named("kernel")]
+    before = numpy(variables[0])
+    again.apply([keras.ops.zeros(before.shape)] * 2, variables)
+    np.testing.assert_array_equal(numpy(variables[0]), before)
+    assert not np.array_equal(numpy(variables[1]), before)
 
 
 def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
