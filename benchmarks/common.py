@@ -110,11 +110,8 @@ def write_section(name: str, text: str) -> None:
     section = f"{begin}\n{text.strip()}\n{end}"
     report = RESULTS.read_text() if RESULTS.exists() else HEADER
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if pattern.search(report):
-        report = pattern.sub(lambda _: section, report)
-    else:
-        report = f"{report.rstrip()}\n\n{section}\n"
-    write_whole(RESULTS, report)
+    report, replaced = pattern.subn(lambda _: section, report)
+    write_whole(RESULTS, report if replaced else f"{report.rstrip()}\n\n{section}\n")
 
 
 def write_rows(path: Path, work: str, record: dict[str, Any]) -> None:

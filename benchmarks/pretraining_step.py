@@ -201,7 +201,9 @@ def start_worker(who: str, setting: str, warmup: int) -> None:
     serve(start)
 
 
-def measure(rounds: int, trials: int, steps: int, warmup: int) -> tuple[dict[str, str], dict[str, list[float]], dict[str, int]]:
+def measure(
+    rounds: int, trials: int, steps: int, warmup: int
+) -> tuple[dict[str, str], dict[str, list[float]], dict[str, int]]:
     """The fastest setting of each contender, its seconds per step round by round, and its peak memory in MB."""
     settings: dict[str, str] = {}
     workers: dict[str, Worker] = {}
@@ -233,7 +235,10 @@ def measure(rounds: int, trials: int, steps: int, warmup: int) -> tuple[dict[str
             answer = worker.ask(steps=steps)
             seconds[who].append(answer["seconds"])
             memory[who] = answer["peak_memory_mb"]
-        print(f"round {turn + 1} of {rounds}: " + ", ".join(f"{w} {s[-1] * 1e3:,.0f} ms" for w, s in seconds.items()), flush=True)
+        print(
+            f"round {turn + 1} of {rounds}: " + ", ".join(f"{w} {s[-1] * 1e3:,.0f} ms" for w, s in seconds.items()),
+            flush=True,
+        )
     for worker in workers.values():
         worker.close()
     return settings, seconds, memory
@@ -289,7 +294,7 @@ def report(
 
 {LAYERS} layers, width {WIDTH}, {HEADS} heads, feed-forward {INNER:,}, vocabulary {VOCABULARY:,}; {BATCH} full rows of
 {LENGTH} pieces, {PREDICTIONS} masked in each; dropout {DROPOUT}; AdamW, global norm clipped to {CLIP_NORM:g}; float32.
-bertkeras and transformers learn masked LM and next sentence, KerasHub (which has no next-sentence head) masked LM alone.
+bertkeras and transformers learn masked LM and next sentence; KerasHub (no next-sentence head) masked LM alone.
 
 | who | how | tokens/s | share of the limit | peak memory, MB |
 |---|---|---:|---:|---:|
@@ -299,13 +304,13 @@ bertkeras does
 
 {compared}
 
-Medians over {record['rounds']} rounds in which the contenders take turns, each in its own process and in the faster
-of its settings. The limit is the {record['needed_gflop_per_step']} GFLOP of matrix products that a step cannot do
+Medians over {record["rounds"]} rounds in which the contenders take turns, each in its own process and in the faster
+of its settings. The limit is the {record["needed_gflop_per_step"]} GFLOP of matrix products that a step cannot do
 without (the masked-LM head at the masked positions; the last block, past its keys and values, there and at `[CLS]`) at
-the {record['matmul_gflops_per_second']} GFLOP/s of a {SIDE:,} x {SIDE:,} float32 product, timed in the same rounds.
+the {record["matmul_gflops_per_second"]} GFLOP/s of a {SIDE:,} x {SIDE:,} float32 product, timed in the same rounds.
 
-{record['machine']}. {', '.join(f'{name} {version}' for name, version in record['versions'].items())}.
-{record['date']}, `{command}`.""",
+{record["machine"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
+{record["date"]}, `{command}`.""",
     )
     return record
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from tests.tiny import OPTIONS, write_corpus
 
 from bertkeras import BertConfig, BertPretrainer, WordPieceTokenizer, cli
 from bertkeras.text.corpus import Corpus
+from tests.tiny import OPTIONS, write_corpus
 
 
 @pytest.fixture(scope="module")

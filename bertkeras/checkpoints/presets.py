@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bertkeras.checkpoints.files import atomic_path, write_text
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
+from bertkeras.files import atomic_path, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "bertkeras.json", "model.safetensors"
 FORMAT_VERSION = 1

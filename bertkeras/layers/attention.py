@@ -36,7 +36,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         training: Whether dropout is on.
 
     Returns:
-        `(batch, length or n, hidden_dim)`, or a pair of it and the probabilities.
+        `(batch, length or n, hidden_dim)`, or a pair of it and the probabilities `(batch, heads, length or n, length)`.
 
     Raises:
         BertKerasError: `num_heads` does not divide `hidden_dim`; a mask that is not boolean or has another rank.
@@ -91,9 +91,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     ) -> Any:
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
         qkv = self.qkv_dense(inputs)  # (batch, length, 3 * hidden_dim)
-        qkv = ops.reshape(qkv, (batch, length, 3, self.num_heads, self.head_dim))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, batch, heads, length, head_dim)
-        query, key, value = ops.unstack(qkv, 3)  # slices would each have a zero-padded gradient
+        query, key, value = (
+            ops.transpose(ops.reshape(x, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
+            for x in ops.split(qkv, 3, axis=-1)
+        )  # each (batch, heads, length, head_dim)
         if query_positions is not None:
             query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
 

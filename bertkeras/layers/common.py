@@ -25,7 +25,7 @@ def take_positions(x: Any, positions: Any) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """`x Phi(x)` (Hendrycks and Gimpel 2016), by `erf`; TensorFlow's own goes by `erfc`, which XLA computes more slowly."""
+    """`x Phi(x)` (Hendrycks and Gimpel 2016), by `erf`; TensorFlow's own goes by `erfc`, slower in XLA."""
     return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
 
 

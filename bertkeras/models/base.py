@@ -47,6 +47,8 @@ class PresetModel(keras.Model):
 
         Each file is written under another name and then moved, so that a file under its final name is whole.
         """
+        if self.tokenizer is None and presets.has_tokenizer(folder):
+            raise BertKerasError(f"{folder} holds a tokenizer and this model none; choose another folder or remove it")
         arrays = {
             name: np.asarray(keras.ops.convert_to_numpy(value), "float32")  # holds every bfloat16 exactly
             for name, value in self.canonical_weights().items()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bertkeras.checkpoints.files import atomic_path
+from bertkeras.files import atomic_path
 
 
 class NgramCounts:

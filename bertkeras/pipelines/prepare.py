@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkeras.checkpoints.files import write_text
 from bertkeras.errors import BertKerasError
+from bertkeras.files import write_text
 from bertkeras.pipelines.ngrams import NgramCounts
 from bertkeras.pipelines.records import Records, RecordWriter
 from bertkeras.pipelines.sentence_pairs import DocumentBlock, RowOptions, make_rows

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bertkeras.checkpoints.files import write_text
 from bertkeras.errors import BertKerasError
+from bertkeras.files import write_text
 from bertkeras.pipelines.sentence_pairs import RowOptions
 
 INDEX_FILE, FORMAT_VERSION = "index.json", 1

@@ -65,21 +65,20 @@ class InGraphTokenizer:
         }
         limit = tokenizer.max_characters_per_word
         table = _character_table(tokenizer.lowercase, tokenizer.strips_accents, tokenizer.split_cjk)
-        with tf.init_scope():  # constants of the program, even when made inside a function that is being traced
-            try:
-                self._plain = tf_text.FastBertTokenizer(
-                    max_bytes_per_word=limit, lower_case_nfd_strip_accents=tokenizer.lowercase, **common
-                )
-                # A character has at most four bytes; words with too many characters are caught in `_tokenize_any`.
-                self._cut_word = tf_text.FastWordpieceTokenizer(
-                    max_bytes_per_word=4 * limit, no_pretokenization=True, **common
-                )
-            except RuntimeError as error:
-                raise BertKerasError(
-                    f"TensorFlow Text cannot use this vocabulary ({error}); train one with WordPieceTokenizer.train"
-                ) from None
-            self._pages, self._page_of = tf.constant(table.pages), tf.constant(table.page_of)
-            self._rows = tf.RaggedTensor.from_row_lengths(table.rows, table.lengths)
+        try:
+            self._plain = tf_text.FastBertTokenizer(
+                max_bytes_per_word=limit, lower_case_nfd_strip_accents=tokenizer.lowercase, **common
+            )
+            # A character has at most four bytes; words with too many characters are caught in `_tokenize_any`.
+            self._cut_word = tf_text.FastWordpieceTokenizer(
+                max_bytes_per_word=4 * limit, no_pretokenization=True, **common
+            )
+        except RuntimeError as error:
+            raise BertKerasError(
+                f"TensorFlow Text cannot use this vocabulary ({error}); train one with WordPieceTokenizer.train"
+            ) from None
+        self._pages, self._page_of = tf.constant(table.pages), tf.constant(table.page_of)
+        self._rows = tf.RaggedTensor.from_row_lengths(table.rows, table.lengths)
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         import tensorflow as tf

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertkeras.errors import BertKerasError
+from bertkeras.files import write_text
 from bertkeras.text.wordpiece_trainer import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ def write(tokenizer: WordPieceTokenizer, folder: Path) -> None:
     for piece in tokenizer.vocabulary:
         if "\n" in piece or piece.endswith("\r"):
             raise BertKerasError(f"the piece {piece!r} holds a line break, which vocab.txt cannot write; remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "vocab.txt", "".join(f"{piece}\n" for piece in tokenizer.vocabulary))
-    _write(folder / "tokenizer.json", _engine_json(tokenizer))
-    _write(folder / "tokenizer_config.json", json.dumps(_config(tokenizer), indent=2) + "\n")
+    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in tokenizer.vocabulary))
+    write_text(folder / "tokenizer.json", _engine_json(tokenizer))
+    write_text(folder / "tokenizer_config.json", json.dumps(_config(tokenizer), indent=2) + "\n")
 
 
 def read(where: Path, lowercase: bool | None) -> dict[str, Any]:
@@ -157,9 +157,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BertKerasError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(text.encode("utf-8"))
-    os.replace(part, path)

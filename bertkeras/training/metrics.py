@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bertkeras.checkpoints.files import write_text
+from bertkeras.files import write_text
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.checkpoints.files import write_text
 from bertkeras.errors import BertKerasError
+from bertkeras.files import write_text
 from bertkeras.models.masked_lm import BertMaskedLM
 from bertkeras.models.pretrainer import BertPretrainer
 from bertkeras.pipelines.masking import Masking

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkeras.checkpoints.files import write_text
+from bertkeras.files import write_text
 from bertkeras.models.masked_lm import Filling
 from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import ROWS

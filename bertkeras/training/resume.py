@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.checkpoints.files import atomic_path
 from bertkeras.errors import BertKerasError
+from bertkeras.files import atomic_path
 
 FILE = re.compile(r"step-(\d{9})\.safetensors")
 
@@ -57,7 +57,7 @@ class Checkpoints:
         self.keep = keep
         owners = (("model", model.variables), ("optimizer", optimizer.variables))
         self.variables = {
-            f"{owner}/{number:04d}/{variable.path}": variable
+            f"{owner}/{number:04d}/{variable.name}": variable  # not `path`: it counts the models of a process
             for owner, variables in owners
             for number, variable in enumerate(variables)
         }

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from checks import flat, numpy, randomize, small_batch, small_config, small_tokenizer
 
-from bertkeras.checkpoints import files, presets
+from bertkeras import files
+from bertkeras.checkpoints import presets
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer
 

@@ -92,7 +92,8 @@ WIKITEXT = """
 @pytest.mark.parametrize("name", ["wiki.train.tokens", "wikitext-small.txt", "wikitext-x/train.txt.gz"])
 def test_wikitext_begins_documents_at_titles(tmp_path, name):
     assert list(Corpus(write(tmp_path / name, WIKITEXT))) == [
-        "It is a <unk> place , 3 @-@ fold .\n= Goals ; A =\nAssists ; written out in a legend .\nNothing happened .\n= but so it goes on =",
+        "It is a <unk> place , 3 @-@ fold .\n= Goals ; A =\nAssists ; written out in a legend .\n"
+        "Nothing happened .\n= but so it goes on =",
         "It is not there .",
     ]
 

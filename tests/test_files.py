@@ -4,9 +4,9 @@ import stat
 
 import pytest
 
-from bertkeras.checkpoints import files
-from bertkeras.checkpoints.files import atomic_path, write_text
+from bertkeras import files
 from bertkeras.errors import BertKerasError
+from bertkeras.files import atomic_path, write_text
 
 
 def full_disk(*_, **__):
