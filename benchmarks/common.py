@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertkeras.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 HEADER = "# Measurements\n\nWritten by the scripts beside this file. Each section belongs to one of them.\n"
@@ -111,19 +113,11 @@ def write_section(name: str, text: str) -> None:
     report = RESULTS.read_text() if RESULTS.exists() else HEADER
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     report, replaced = pattern.subn(lambda _: section, report)
-    write_whole(RESULTS, report if replaced else f"{report.rstrip()}\n\n{section}\n")
+    write_text(RESULTS, report if replaced else f"{report.rstrip()}\n\n{section}\n")
 
 
 def write_rows(path: Path, work: str, record: dict[str, Any]) -> None:
     """Put `record` under `work` into a JSON file, and its `rows` among the file's, in place of earlier ones."""
     content = json.loads(path.read_text()) if path.exists() else {"rows": []}
     rows = [row for row in content["rows"] if row["work"] != work] + record.pop("rows")
-    write_whole(path, json.dumps({**content, "rows": rows, work: record}, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file under its final name is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_text(path, json.dumps({**content, "rows": rows, work: record}, indent=2) + "\n")

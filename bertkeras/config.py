@@ -26,6 +26,9 @@ class BertConfig:
         activation: `"gelu"` (erf form), `"gelu_tanh"` (approximation) or another Keras activation name.
         layer_norm_epsilon: Added to the variance in every layer norm.
         initializer_range: Standard deviation of the truncated normal that draws the kernels.
+        position_initializer: How the learned position table begins: `"normal"` as the other tables, as in BERT, or
+            `"sinusoidal"`, so that relative places can be read from it at once; a small BERT then leaves the plateau of
+            predicting words by their frequency in a fraction of the steps.
         norm_first: Pre-norm blocks and a final layer norm, instead of BERT's post-norm.
 
     Example:
@@ -47,6 +50,7 @@ class BertConfig:
     activation: str = "gelu"
     layer_norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
+    position_initializer: str = "normal"
     norm_first: bool = False
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ def home(tmp_path_factory):
     corpus = write_corpus(folder / "corpus.txt")
     length, held_out = ["--max-sequence-length", "24"], ["--held-out-share", "0.2"]
     source = ["--corpus", str(corpus)]
-    assert run("train-tokenizer", *source, "--vocabulary-size", 60, "--output", folder / "tokenizer") == 0
+    assert run("train-tokenizer", *source, "--vocabulary-size", 98, "--output", folder / "tokenizer") == 0
     tokenizer = ["--tokenizer", folder / "tokenizer"]
     assert run("prepare", *source, *tokenizer, *length, *held_out, "--output", folder / "prepared") == 0
     options = {name: value for name, value in OPTIONS.items() if name != "sentences"}
@@ -68,8 +68,8 @@ def test_options_of_the_command_win_over_the_file(home):
 
 def test_the_tokenizer_is_written(home):
     tokenizer = WordPieceTokenizer.load(home / "tokenizer")
-    assert tokenizer.vocabulary_size == 60
-    assert tokenizer == WordPieceTokenizer.train(Corpus(home / "corpus.txt"), 60)
+    assert tokenizer.vocabulary_size == 98
+    assert tokenizer == WordPieceTokenizer.train(Corpus(home / "corpus.txt"), 98)
 
 
 def test_fill_mask(home, capsys):
@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_line(home, tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    arguments = ["train-tokenizer", "--corpus", home / "corpus.txt", "--vocabulary-size", 60]
+    arguments = ["train-tokenizer", "--corpus", home / "corpus.txt", "--vocabulary-size", 98]
     assert "No space left on device" in complaint(capsys, *arguments, "--output", tmp_path / "tokenizer")
     assert not list((tmp_path / "tokenizer").iterdir())
 

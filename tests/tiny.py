@@ -27,13 +27,14 @@ def write_corpus(path, count: int = 80):
 
 
 OPTIONS = {
-    "vocabulary_size": 60,
+    "vocabulary_size": 98,  # all the text supports: every word is a piece
     "max_sequence_length": 24,
     "size": "tiny",
     "num_layers": 1,
     "hidden_dim": 16,
     "num_heads": 2,
     "steps": 12,
+    "dropout": 0.1,
     "batch_size": 8,
     "passes": 2,
     "held_out_share": 0.2,

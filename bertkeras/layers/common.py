@@ -6,9 +6,44 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from bertkeras.errors import BertKerasError
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class Sinusoids(keras.initializers.Initializer):
+    """Rows of sines and cosines of geometrically falling frequency (Vaswani et al. 2017, section 3.5).
+
+    The row of place `p + k` is a rotation of that of place `p` that depends on `k` alone: one matrix finds the neighbour
+    of every place.
+
+    Args:
+        amplitude: Largest value.
+    """
+
+    def __init__(self, amplitude: float = 1.0) -> None:
+        self.amplitude = amplitude
+
+    def __call__(self, shape: tuple[int, int], dtype: str | None = None) -> Any:
+        rows, columns = shape
+        frequencies = 10000.0 ** (-np.arange((columns + 1) // 2) / (columns / 2))
+        angles = np.arange(rows)[:, None] * frequencies  # (rows, half of the columns)
+        table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :columns]
+        return keras.ops.convert_to_tensor(self.amplitude * table, dtype=dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"amplitude": self.amplitude}
+
+
+def make_position_initializer(name: str, initializer_range: float) -> keras.initializers.Initializer:
+    """The initialiser of the position table: `"normal"` or `"sinusoidal"`."""
+    if name == "normal":
+        return bert_initializer(initializer_range)
+    if name == "sinusoidal":
+        return Sinusoids(2 * initializer_range)
+    raise BertKerasError(f"position_initializer must be 'normal' or 'sinusoidal', got {name!r}")
 
 
 def bert_initializer(initializer_range: float) -> keras.initializers.Initializer:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
-from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.common import bert_initializer, make_position_initializer
 from bertkeras.layers.dropout import Dropout
 
 
@@ -27,6 +27,8 @@ class BertEmbeddings(keras.layers.Layer):
         dropout: Dropout rate, in training only.
         layer_norm_epsilon: Added to the variance.
         initializer_range: Standard deviation of the truncated normal that draws the tables.
+        position_initializer: `"normal"` draws the position table like the others; `"sinusoidal"` lets it begin as sines
+            and cosines (Vaswani et al. 2017), from which it goes on to learn.
         seed: Seed of the dropout; `None` takes one from `keras.utils.set_random_seed`.
 
     Call arguments:
@@ -51,6 +53,7 @@ class BertEmbeddings(keras.layers.Layer):
         dropout: float = 0.0,
         layer_norm_epsilon: float = 1e-12,
         initializer_range: float = 0.02,
+        position_initializer: str = "normal",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -62,6 +65,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.dropout = dropout
         self.layer_norm_epsilon = layer_norm_epsilon
         self.initializer_range = initializer_range
+        self.position_initializer = position_initializer
         self.seed = seed
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
@@ -69,13 +73,14 @@ class BertEmbeddings(keras.layers.Layer):
         self.embedding_dropout = Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
     def build(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> None:
-        def table(name: str, rows: int) -> Any:
-            initializer = bert_initializer(self.initializer_range)
+        def table(name: str, rows: int, initializer: keras.initializers.Initializer) -> Any:
             return self.add_weight(shape=(rows, self.hidden_dim), initializer=initializer, name=name)
 
-        self.token_table = table("token_table", self.vocabulary_size)
-        self.position_table = table("position_table", self.max_sequence_length)
-        self.segment_table = table("segment_table", self.num_segments)
+        normal = bert_initializer(self.initializer_range)
+        for_positions = make_position_initializer(self.position_initializer, self.initializer_range)
+        self.token_table = table("token_table", self.vocabulary_size, normal)
+        self.position_table = table("position_table", self.max_sequence_length, for_positions)
+        self.segment_table = table("segment_table", self.num_segments, normal.clone())
         self.layer_norm.build((None, None, self.hidden_dim))
 
     def call(
@@ -114,5 +119,6 @@ class BertEmbeddings(keras.layers.Layer):
             "dropout": self.dropout,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "initializer_range": self.initializer_range,
+            "position_initializer": self.position_initializer,
             "seed": self.seed,
         }

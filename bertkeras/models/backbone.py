@@ -63,6 +63,7 @@ class BertBackbone(PresetModel):
             dropout=config.dropout,
             layer_norm_epsilon=config.layer_norm_epsilon,
             initializer_range=config.initializer_range,
+            position_initializer=config.position_initializer,
             dtype=self.dtype_policy,
             name="embeddings",
         )

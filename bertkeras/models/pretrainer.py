@@ -138,9 +138,11 @@ def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[st
         logits = ops.reshape(ops.cast(logits, "float32"), (-1, logits.shape[-1]))  # (targets, classes)
         targets, weights = ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,))
         losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
-        # an argmax over the vocabulary costs four times as much as this maximum
-        picked = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        right = ops.cast(picked >= ops.max(logits, axis=-1), "float32")
+        # an argmax over the vocabulary costs four times as much as this maximum; classes that tie share the point
+        best = ops.max(logits, axis=-1, keepdims=True)
+        ties = ops.sum(ops.cast(logits == best, "float32"), axis=-1)
+        picked = ops.take_along_axis(logits, targets[..., None], axis=-1)
+        right = ops.cast(picked == best, "float32")[..., 0] / ties
         sums[f"{kind}_loss"] = ops.sum(losses * weights)
         sums[f"{kind}_accuracy"] = ops.sum(right * weights)
         sums[f"{kind}_count"] = ops.sum(weights)

@@ -40,11 +40,11 @@ class PretrainConfig:
     lowercase: bool = option(True, "lower-case the text and strip its accents", "text")
     prepared: str | None = option(None, "folder made by bertkeras prepare; without one, the corpus is prepared", "text")
 
-    max_sequence_length: int = option(128, "pieces in a row", "rows")
+    max_sequence_length: int = option(64, "pieces in a row", "rows")
     pairs: str = option("nsp", "nsp, sop, none, or packed: several documents in a row", "rows", PAIR_KINDS)
     short_row_probability: float = option(0.1, "share of pairs cut to a random length", "rows")
-    passes: int = option(4, "times the text is cut into rows, each time differently", "rows")
-    held_out_share: float = option(0.02, "share of the documents kept for the evaluation", "rows")
+    passes: int = option(6, "times the text is cut into rows, each time differently", "rows")
+    held_out_share: float = option(0.05, "share of the documents kept for the evaluation", "rows")
     mask_rate: float = option(0.15, "share of the pieces to predict", "rows")
     whole_words: bool = option(False, "mask all pieces of a word together", "rows")
     max_ngram: int = option(1, "longest run of words masked together", "rows")
@@ -55,19 +55,27 @@ class PretrainConfig:
     hidden_dim: int | None = option(None, "overrides the size", "model")
     num_heads: int | None = option(None, "overrides the size", "model")
     intermediate_dim: int | None = option(None, "overrides the size", "model")
-    dropout: float = option(0.1, "dropout, also on the attention probabilities", "model")
+    dropout: float = option(
+        0.0, "dropout, also on the attention; BERT has 0.1, a run of few epochs does without", "model"
+    )
     activation: str = option("gelu", "gelu (erf) or gelu_tanh", "model")
     initializer_range: float | None = option(
         None,
         "deviation of the first weights; by default 0.02 * sqrt(768 / hidden_dim), which is BERT's for base",
         "model",
     )
+    position_initializer: str = option(
+        "sinusoidal",
+        "how the learned positions begin: normal, as in BERT, or sinusoidal",
+        "model",
+        ("normal", "sinusoidal"),
+    )
     norm_first: bool = option(False, "pre-norm blocks", "model")
 
-    steps: int = option(3000, "optimizer steps", "training")
-    batch_size: int = option(64, "rows per step", "training")
+    steps: int = option(6500, "optimizer steps", "training")
+    batch_size: int = option(32, "rows per step", "training")
     accumulation: int = option(1, "micro-batches per step, to need less memory", "training")
-    learning_rate: float = option(1e-3, "peak, after the warm-up", "training")
+    learning_rate: float = option(2e-3, "peak, after the warm-up", "training")
     warmup_share: float = option(0.1, "share of the steps over which the learning rate rises", "training")
     weight_decay: float = option(0.01, "decoupled decay of kernels and tables", "training")
     clip_norm: float = option(1.0, "largest norm of the whole gradient", "training")
@@ -131,6 +139,7 @@ class PretrainConfig:
             self.size,
             vocabulary_size,
             initializer_range=initializer_range,
+            position_initializer=self.position_initializer,
             max_sequence_length=self.max_sequence_length,
             dropout=self.dropout,
             attention_dropout=self.dropout,

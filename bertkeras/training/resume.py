@@ -56,8 +56,9 @@ class Checkpoints:
         self.folder = Path(folder)
         self.keep = keep
         owners = (("model", model.variables), ("optimizer", optimizer.variables))
+        # Numbered, not named: Keras counts the models of a process in the names of their variables.
         self.variables = {
-            f"{owner}/{number:04d}/{variable.name}": variable  # not `path`: it counts the models of a process
+            f"{owner}/{number:04d}": variable
             for owner, variables in owners
             for number, variable in enumerate(variables)
         }
@@ -95,7 +96,8 @@ class Checkpoints:
         path = files[-1]
         try:
             with safe_open(path, framework="numpy") as file:
-                if set(file.keys()) != set(self.variables):
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                if shapes != {name: tuple(variable.shape) for name, variable in self.variables.items()}:
                     raise BertKerasError(f"{path} belongs to a model or optimizer with other options; see config.toml")
                 for name, variable in self.variables.items():
                     variable.assign(file.get_tensor(name))

@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_old_files_whole(folder, monkeypatch, file):
 
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(BertKerasError, match=f"cannot write .*{file}: No space left on device"):
-        drawn(BertPretrainer).save_to_preset(folder)
+        drawn(BertPretrainer, tokenizer=small_tokenizer()).save_to_preset(folder)
     monkeypatch.undo()
     after = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
     assert set(after) == set(before), "a temporary file was left"
@@ -197,7 +197,7 @@ def test_a_full_disk_while_the_weights_are_written(folder, monkeypatch):
     before = sorted(os.listdir(folder))
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
     with pytest.raises(BertKerasError, match=r"cannot write .*model.safetensors: No space left on device"):
-        drawn(BertPretrainer).save_to_preset(folder)
+        drawn(BertPretrainer, tokenizer=small_tokenizer()).save_to_preset(folder)
     assert sorted(os.listdir(folder)) == before
     BertPretrainer.from_preset(folder)
 
@@ -207,3 +207,10 @@ def test_has_tokenizer(folder, tmp_path):
     assert not presets.has_tokenizer(tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     assert presets.has_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_not_taken_over(folder):
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    with pytest.raises(BertKerasError, match="holds a tokenizer and this model none"):
+        drawn(BertPretrainer).save_to_preset(folder)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before

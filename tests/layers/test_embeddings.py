@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from checks import check_dropout, check_layer, gradients, numpy, randomize
@@ -15,6 +17,7 @@ ARGUMENTS = {
     "dropout": 0.11,
     "layer_norm_epsilon": 0.003,
     "initializer_range": 0.03,
+    "position_initializer": "sinusoidal",
     "seed": 0,
 }
 PLAIN = {**ARGUMENTS, "dropout": 0.0}
@@ -138,3 +141,18 @@ def test_initializer_range():
     for table in (layer.token_table, layer.position_table, layer.segment_table):
         # cutting a normal at two deviations leaves 0.8796 of the deviation; of 5063 draws 5 % is over 3 sigma
         assert abs(numpy(table).std() / (0.8796 * 0.07) - 1) < 0.05
+
+
+def test_positions_may_begin_as_sinusoids():
+    layer = BertEmbeddings(11, 6, max_sequence_length=7, initializer_range=0.5, position_initializer="sinusoidal")
+    layer.build((None, None))
+    table = numpy(layer.position_table)
+    place, frequencies = 3, [1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)]
+    expected = [*(math.sin(place * f) for f in frequencies), *(math.cos(place * f) for f in frequencies)]
+    np.testing.assert_allclose(table[place], expected, rtol=1e-5)
+    # from place p to p + 1 is the same rotation everywhere
+    rotation = np.linalg.lstsq(table[:6], table[1:], rcond=None)[0]
+    np.testing.assert_allclose(table[:6] @ rotation, table[1:], atol=1e-5)
+    assert layer.position_table.trainable
+    with pytest.raises(BertKerasError, match="position_initializer must be"):
+        BertEmbeddings(11, 6, position_initializer="random").build((None, None))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from checks import check_model, flat, gradients, numpy, randomize, small_batch, small_config
+from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertPretrainer
@@ -242,3 +243,10 @@ def test_a_bfloat16_model_trains():
     history = pretrainer.fit(dataset((inputs, labels), 11), epochs=11, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] - 0.2
     assert all(np.isfinite(value).all() for value in flat(pretrainer(inputs)))
+
+
+def test_classes_that_tie_share_the_point():
+    logits = np.array([[[2.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 2.0, 0.0]]], "float32")
+    labels = {"mlm_labels": np.array([[0, 3, 0]]), "mlm_weights": np.ones((1, 3), "float32")}
+    sums = pretraining_sums({"mlm_logits": ops.convert_to_tensor(logits)}, labels)
+    assert float(sums["mlm_accuracy"]) == 0.5 + 0.25 + 0.0

@@ -171,8 +171,8 @@ def test_a_loss_that_is_no_number_stops_the_run(corpus, tmp_path):
 
 def test_a_dry_run_tells_sizes():
     sizes = describe(PretrainConfig(vocabulary_size=1000, steps=10, batch_size=4))
-    assert sizes["pieces_at_most"] == 10 * 4 * 128
-    assert sizes["predictions_per_row"] == 20
+    assert sizes["pieces_at_most"] == 10 * 4 * 64
+    assert sizes["predictions_per_row"] == 10
     assert sizes["parameters"] > 1000 * 128
 
 

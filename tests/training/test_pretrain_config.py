@@ -34,7 +34,8 @@ def test_sizes_and_overrides_reach_the_model():
     assert (model.num_layers, model.hidden_dim, model.num_heads, model.intermediate_dim) == (3, 64, 2, 256)
     assert (model.dropout, model.attention_dropout, model.activation) == (0.3, 0.3, "gelu_tanh")
     assert model.norm_first
-    assert model.max_sequence_length == 128
+    assert model.max_sequence_length == 64
+    assert model.initializer_range == pytest.approx(0.02 * 12**0.5)  # width 64, where 0.02 is for 768
     assert PretrainConfig(hidden_dim=64, intermediate_dim=80).bert_config(97).intermediate_dim == 80
 
 
