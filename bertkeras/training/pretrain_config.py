@@ -72,7 +72,7 @@ class PretrainConfig:
     )
     norm_first: bool = option(False, "pre-norm blocks", "model")
 
-    steps: int = option(5500, "optimizer steps", "training")
+    steps: int = option(6000, "optimizer steps", "training")
     batch_size: int = option(32, "rows per step", "training")
     accumulation: int = option(1, "micro-batches per step, to need less memory", "training")
     learning_rate: float = option(2e-3, "peak, after the warm-up", "training")
