@@ -146,10 +146,10 @@ def report(record: dict[str, float]) -> None:
 
 The pipeline feeds **{record["feed_over_step"]:.1f} times** the tokens that the step consumes on the same cores.
 
-Over {record["tokens"]:,.0f} tokens the masks chose {record["chosen_share"]:.5f} of them ({record["chosen_deviations"]:+.1f}
-binomial standard deviations from 0.15), put [MASK] on {record["mask_share"]:.5f} of those ({record["mask_deviations"]:+.1f} from
-0.8), and left {record["kept_share"]:.5f} as they were ({record["kept_deviations"]:+.1f}). Packed rows hold
-{record["packed_useful_share"]:.2%} useful tokens.
+Over {record["tokens"]:,.0f} tokens the masks chose {record["chosen_share"]:.5f} of them
+({record["chosen_deviations"]:+.1f} binomial standard deviations from 0.15), put [MASK] on {record["mask_share"]:.5f} of
+those ({record["mask_deviations"]:+.1f} from 0.8), and left {record["kept_share"]:.5f} as they were
+({record["kept_deviations"]:+.1f}). Packed rows hold {record["packed_useful_share"]:.2%} useful tokens.
 
 {machine()}. {", ".join(f"{name} {version}" for name, version in versions("keras", "tensorflow").items())}.
 {today()}, `python -m benchmarks.input_pipeline`.

@@ -55,8 +55,8 @@ def main() -> int:
         same = set(one) == set(two) and all(np.array_equal(one[key], two[key]) for key in one)
     text = f"""## Killed and resumed
 
-A run of {options.steps:,} steps (2 layers, width 128, dropout 0.1, masks drawn anew every epoch), killed with SIGKILL at
-{kills} random moments and resumed each time; the newest checkpoints then were at steps {", ".join(map(str, at))}.
+A run of {options.steps:,} steps (2 layers, width 128, dropout 0.1, masks drawn anew every epoch), killed with SIGKILL
+at {kills} random moments and resumed each time; the newest checkpoints then were at steps {", ".join(map(str, at))}.
 Its final weights and those of a run that was left alone are **{"equal bit for bit" if same else "DIFFERENT"}**.
 
 {machine()}. {today()}, `python -m benchmarks.kill_and_resume --kills {options.kills} --steps {options.steps}`.

@@ -84,9 +84,9 @@ def report(record: dict) -> None:
     )
     text = f"""## WikiText-2, at the size of d2l's chapter
 
-2 layers, width 128, feed-forward 256, 2 heads, length 64, batch 512. Held-out articles of the training file; losses in nats
-per masked piece. d2l's figure after {D2L["steps"]} steps is {D2L["loss"]}, over {D2L["vocabulary_size"]:,} whole words, of its
-training text; ours are over as many word pieces, so ln V is the same.
+2 layers, width 128, feed-forward 256, 2 heads, length 64, batch 512. Held-out articles of the training file; losses in
+nats per masked piece. d2l's figure after {D2L["steps"]} steps is {D2L["loss"]}, over {D2L["vocabulary_size"]:,} whole
+words, on its training text; ours are over as many word pieces, so ln V is the same.
 
 | steps | {" | ".join(name.replace("_", " ") for name in names)} |
 |---:|{"---:|" * len(names)}

@@ -282,9 +282,8 @@ def run_pretrain(options: argparse.Namespace) -> None:
         return
     config = config_of(options)
     if options.dry_run:
-        sizes = describe(config)
         print(config.to_toml())
-        print_table({name: value for name, value in sizes.items() if name != "options"})
+        print_table(describe(config))
         return
     pretrain(config, options.output, display=display())
     print(f"report: {Path(options.output) / 'report.html'}")

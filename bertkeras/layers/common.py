@@ -16,8 +16,8 @@ from bertkeras.errors import BertKerasError
 class Sinusoids(keras.initializers.Initializer):
     """Rows of sines and cosines of geometrically falling frequency (Vaswani et al. 2017, section 3.5).
 
-    The row of place `p + k` is a rotation of that of place `p` that depends on `k` alone: one matrix finds the neighbour
-    of every place.
+    The row of place `p + k` is a rotation of that of place `p` which depends on `k` alone, so that one matrix finds the
+    neighbour of every place.
 
     Args:
         amplitude: Largest value.

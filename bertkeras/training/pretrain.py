@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -226,14 +225,15 @@ def _median_speed(folder: Path) -> float:
 
 
 def describe(config: PretrainConfig) -> dict[str, Any]:
-    """What a run would be, for a dry run: sizes and work, without touching a file or a GPU."""
-    model = BertPretrainer(config.bert_config(config.vocabulary_size), next_sentence=config.pairs in ("nsp", "sop"))
+    """What a run would be, for a dry run: sizes and work, without reading the corpus or writing a file."""
+    model = BertPretrainer(
+        config.bert_config(config.vocabulary_size), next_sentence=config.row_options(0, 1, 2).has_labels
+    )
     parameters = model.count_params()
     return {
         "parameters": parameters,
         "weights_and_optimizer_mb": round(parameters * 4 * (3 + (config.ema is not None)) / 2**20, 1),
         "rows": config.steps * config.batch_size,
         "pieces_at_most": config.steps * config.batch_size * config.max_sequence_length,
-        "predictions_per_row": config.max_predictions or math.ceil(config.mask_rate * config.max_sequence_length),
-        "options": dataclasses.asdict(config),
+        "predictions_per_row": config.predictions(config.max_sequence_length),
     }

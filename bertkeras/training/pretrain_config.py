@@ -160,13 +160,17 @@ class PretrainConfig:
             seed=self.seed,
         )
 
+    def predictions(self, max_sequence_length: int) -> int:
+        """Masked positions in a row."""
+        return self.max_predictions or default_max_predictions(max_sequence_length, self.mask_rate)
+
     def masking(self, tokenizer: WordPieceTokenizer, max_sequence_length: int) -> Masking:
         """How rows are masked."""
         return Masking(
             vocabulary_size=tokenizer.vocabulary_size,
             mask_id=tokenizer.mask_id,
             special_ids=tuple(tokenizer.special_ids),
-            max_predictions=self.max_predictions or default_max_predictions(max_sequence_length, self.mask_rate),
+            max_predictions=self.predictions(max_sequence_length),
             continuation=tokenizer.continuation_flags(),
             rate=self.mask_rate,
             whole_words=self.whole_words,
