@@ -21,9 +21,7 @@ demo: $(VENV)/installed
 	@if [ -f $(RUN)/config.toml ]; then $(BIN)/bertkeras pretrain --resume $(RUN); \
 	else $(BIN)/bertkeras pretrain --output $(RUN); fi
 	$(BIN)/bertkeras fill-mask $(RUN) --top-k 3 \
-	  "The function returns a new [MASK] with the same shape as the input." \
-	  "Raises an error if the [MASK] does not exist." \
-	  "If True, the [MASK] is returned as a list of strings."
+	  "Returns the number of [MASK] in the array." "This [MASK] is deprecated." "A [MASK] of integers."
 
 test: lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=92

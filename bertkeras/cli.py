@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        options = make_parser().parse_args(arguments)
+        options = parse(arguments)
         import_quietly()
         return options.run(options) or 0
     except BertKerasError as error:
@@ -55,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if exit_code is None:
             raise
         return complain(str(error), exit_code)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; `argparse` alone loses the sentences that stand behind an option, as in `RUN --top-k 3 SENTENCE`."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (rest[0].startswith("-") or "sentences" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.sentences += rest
+    return options
 
 
 def import_quietly() -> None:

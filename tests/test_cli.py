@@ -73,7 +73,7 @@ def test_the_tokenizer_is_written(home):
 
 
 def test_fill_mask(home, capsys):
-    assert run("fill-mask", home / "run", "The [MASK] sings.", "[MASK] [MASK]", "--top-k", 2) == 0
+    assert run("fill-mask", home / "run", "--top-k", 2, "The [MASK] sings.", "[MASK] [MASK]") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("The [MASK] sings.  ->  ")
     assert lines[0].count("%") == 2
