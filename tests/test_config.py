@@ -20,6 +20,7 @@ def test_defaults_are_those_of_the_paper():
         "activation": "gelu",
         "layer_norm_epsilon": 1e-12,
         "initializer_range": 0.02,
+        "position_initializer": "normal",
         "norm_first": False,
     }
 

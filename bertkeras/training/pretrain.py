@@ -91,6 +91,7 @@ def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, An
     keras.config.set_dtype_policy(config.precision)
     with StopSignal() as stop:
         tokenizer = _tokenizer(config, folder, display)
+        _check_sentences(config, tokenizer)
         prepared = _prepared(config, folder, tokenizer, display)
         masking = config.masking(tokenizer, prepared.train.options.max_sequence_length)
         model, progress = _train(config, folder, tokenizer, prepared, masking, display, stop)
@@ -124,6 +125,17 @@ def _tokenizer(config: PretrainConfig, folder: Path, display: Display) -> WordPi
         tokenizer = WordPieceTokenizer.train(corpus, config.vocabulary_size, lowercase=config.lowercase)
     tokenizer.save(folder)
     return tokenizer
+
+
+def _check_sentences(config: PretrainConfig, tokenizer: WordPieceTokenizer) -> None:
+    """The report comes last; a sentence that it cannot show must be told first."""
+    for sentence in config.sentences:
+        size = len(tokenizer.encode(sentence, special_tokens_in_text=True).ids)
+        if size > config.max_sequence_length:
+            raise BertKerasError(
+                f"{size} pieces in {sentence[:40]!r}, but a row has at most {config.max_sequence_length}; "
+                "give other sentences or a larger max_sequence_length"
+            )
 
 
 def _prepared(config: PretrainConfig, folder: Path, tokenizer: WordPieceTokenizer, display: Display) -> Prepared:

@@ -15,7 +15,11 @@ LONG = "It says one thing here. It says another thing there. It says a third thi
 def install(tmp_path, monkeypatch):
     """A function that puts a source file into an installation with nothing else in it."""
     paths = {"stdlib": str(tmp_path / "std"), "purelib": str(tmp_path / "site"), "platlib": str(tmp_path / "site")}
+    (tmp_path / "std").mkdir()
     monkeypatch.setattr(installed_docs.sysconfig, "get_paths", lambda: paths)
+    monkeypatch.setattr(
+        installed_docs, "_needed_packages", lambda: {path.stem for path in (tmp_path / "site").iterdir()}
+    )
 
     def put(name, source):
         path = tmp_path / name
@@ -23,6 +27,13 @@ def install(tmp_path, monkeypatch):
         path.write_bytes(source if isinstance(source, bytes) else textwrap.dedent(source).encode())
 
     return put
+
+
+def test_the_corpus_is_what_bertkeras_stands_on():
+    needed = installed_docs._needed_packages()
+    assert needed >= {"keras", "numpy", "tensorflow", "tensorflow_text", "tokenizers", "h5py", "rich"}
+    assert not needed & {"bertkeras", "pytest", "transformers", "mypy", "jupyter_book"}  # of other extras
+    assert installed_docs._standard_library() >= {"argparse", "asyncio", "json"}
 
 
 def test_docstrings_come_in_the_order_of_the_source(install):

@@ -164,6 +164,12 @@ def test_there_must_be_a_run_to_resume(tmp_path):
         resume(tmp_path)
 
 
+def test_a_sentence_too_long_for_the_model_is_told_before_training(corpus, tmp_path):
+    with pytest.raises(BertKerasError, match=r"\d+ pieces in 'very very.*at most 24.*sentences"):
+        pretrain(config_of(corpus, sentences=["very " * 30 + "[MASK]"]), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(corpus, tmp_path):
     with pytest.raises(BertKerasError, match="the loss is (nan|inf).*lower learning_rate"):
         pretrain(config_of(corpus, learning_rate=1e30, warmup_share=0.0, clip_norm=1e30), tmp_path / "run")
@@ -197,9 +203,8 @@ def start(*arguments):
 
 def options_of(config):
     for name, value in vars(config).items():
-        if isinstance(value, bool) or value is None or name == "sentences":
-            continue
-        yield f"--{name.replace('_', '-')}={value}"
+        if not isinstance(value, bool) and value is not None:
+            yield f"--{name.replace('_', '-')}={value[0] if name == 'sentences' else value}"
 
 
 def wait_for(condition, seconds=120):
