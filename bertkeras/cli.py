@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bertkeras.errors import BertKerasError
+from bertkeras.errors import BertKerasError, Interrupted
 
 if TYPE_CHECKING:
     from bertkeras.training.pretrain_config import PretrainConfig
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options) or 0
     except BertKerasError as error:
         return complain(str(error), 2)
+    except Interrupted as error:
+        return complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     except BrokenPipeError:
@@ -50,11 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{error.strerror or error}", 2)
-    except Exception as error:
-        exit_code = getattr(error, "exit_code", None)  # of an `Interrupted`
-        if exit_code is None:
-            raise
-        return complain(str(error), exit_code)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,9 @@
-"""The one exception that is the user's to mend."""
+"""The two ways in which a command ends before its work is done."""
+
+from __future__ import annotations
+
+import os
+import signal
 
 
 class BertKerasError(ValueError):
@@ -6,3 +11,19 @@ class BertKerasError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Interrupted(Exception):
+    """A run stopped on request, with everything saved.
+
+    Attributes:
+        signal_name: `SIGINT` or `SIGTERM`.
+        exit_code: What a shell expects of a program stopped by that signal.
+    """
+
+    def __init__(self, signal_name: str, step: int, folder: str | os.PathLike[str]) -> None:
+        super().__init__(
+            f"stopped by {signal_name} at step {step}, all saved; go on with: bertkeras pretrain --resume {folder}"
+        )
+        self.signal_name = signal_name
+        self.exit_code = 128 + signal.Signals[signal_name].value

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
-
-
-class Interrupted(Exception):
-    """A run stopped on request, with everything saved.
-
-    Attributes:
-        signal_name: `SIGINT` or `SIGTERM`.
-        exit_code: What a shell expects of a program stopped by that signal.
-    """
-
-    def __init__(self, signal_name: str, step: int, folder: str | os.PathLike[str]) -> None:
-        super().__init__(
-            f"stopped by {signal_name} at step {step}, all saved; go on with: bertkeras pretrain --resume {folder}"
-        )
-        self.signal_name = signal_name
-        self.exit_code = 128 + signal.Signals[signal_name].value
 
 
 class StopSignal:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.errors import BertKerasError
+from bertkeras.errors import BertKerasError, Interrupted
 from bertkeras.files import write_text
 from bertkeras.models.masked_lm import BertMaskedLM
 from bertkeras.models.pretrainer import BertPretrainer
@@ -22,7 +22,7 @@ from bertkeras.pipelines.pretraining import pretraining_dataset
 from bertkeras.text.corpus import Corpus
 from bertkeras.text.wordpiece import WordPieceTokenizer
 from bertkeras.training.evaluate import evaluate
-from bertkeras.training.interrupt import Interrupted, StopSignal
+from bertkeras.training.interrupt import StopSignal
 from bertkeras.training.metrics import MetricsLog, means, read_metrics
 from bertkeras.training.optimizers import AdamW
 from bertkeras.training.pretrain_config import PretrainConfig, load_toml

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from bertkeras.training.interrupt import Interrupted, StopSignal
+from bertkeras.errors import Interrupted
+from bertkeras.training.interrupt import StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
