@@ -71,12 +71,12 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         if hidden_dim is None or hidden_dim % self.num_heads:
             raise BertKerasError(f"num_heads={self.num_heads} does not divide the width {hidden_dim} of the input")
         self.head_dim = hidden_dim // self.num_heads
-        initializer = bert_initializer(self.initializer_range)
+        scale = self.initializer_range
         self.qkv_dense = keras.layers.Dense(
-            3 * hidden_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="qkv"
+            3 * hidden_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="qkv"
         )
         self.output_dense = keras.layers.Dense(
-            hidden_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="output"
+            hidden_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="output"
         )
         self.qkv_dense.build(input_shape)
         self.output_dense.build(input_shape)

@@ -47,7 +47,10 @@ def make_position_initializer(name: str, initializer_range: float) -> keras.init
 
 
 def bert_initializer(initializer_range: float) -> keras.initializers.Initializer:
-    """Truncated normal with the given standard deviation (Devlin et al. 2019, appendix A.2)."""
+    """Truncated normal with the given standard deviation (Devlin et al. 2019, appendix A.2).
+
+    One for each weight: an initializer of Keras draws the same numbers every time it is called.
+    """
     return keras.initializers.TruncatedNormal(stddev=initializer_range)
 
 

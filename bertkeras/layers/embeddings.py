@@ -76,11 +76,10 @@ class BertEmbeddings(keras.layers.Layer):
         def table(name: str, rows: int, initializer: keras.initializers.Initializer) -> Any:
             return self.add_weight(shape=(rows, self.hidden_dim), initializer=initializer, name=name)
 
-        normal = bert_initializer(self.initializer_range)
         for_positions = make_position_initializer(self.position_initializer, self.initializer_range)
-        self.token_table = table("token_table", self.vocabulary_size, normal)
+        self.token_table = table("token_table", self.vocabulary_size, bert_initializer(self.initializer_range))
         self.position_table = table("position_table", self.max_sequence_length, for_positions)
-        self.segment_table = table("segment_table", self.num_segments, normal.clone())
+        self.segment_table = table("segment_table", self.num_segments, bert_initializer(self.initializer_range))
         self.layer_norm.build((None, None, self.hidden_dim))
 
     def call(

@@ -42,12 +42,12 @@ class PositionwiseFeedForward(keras.layers.Layer):
         self.activation_function = get_activation(activation)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        initializer = bert_initializer(self.initializer_range)
+        scale = self.initializer_range
         self.expand = keras.layers.Dense(
-            self.intermediate_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="expand"
+            self.intermediate_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="expand"
         )
         self.contract = keras.layers.Dense(
-            input_shape[-1], kernel_initializer=initializer, dtype=self.dtype_policy, name="contract"
+            input_shape[-1], kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="contract"
         )
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.intermediate_dim))

@@ -208,3 +208,11 @@ def test_asked_for_some_positions_it_gives_the_same_vectors_and_gradients(inputs
     )
     for variable, gradient, other in zip(variables, found, expected, strict=True):
         np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-4, err_msg=variable.path)
+
+
+def test_no_two_weights_begin_with_the_same_numbers():
+    # one initializer object used twice would draw the same numbers twice
+    model = BertBackbone(BertConfig(97, 2, 12, 2, 48, 24))
+    drawn = [numpy(value).ravel()[:8] for value in model.canonical_weights().values() if len(value.shape) == 2]
+    assert len(drawn) == 3 + 4 * 2 + 1
+    assert len({tuple(values) for values in drawn}) == len(drawn)
