@@ -29,7 +29,7 @@ from bertkeras.pipelines.sentence_pairs import DocumentBlock, RowOptions, make_r
 from bertkeras.text.corpus import Corpus
 from bertkeras.training import AdamW, make_train_step
 
-LENGTH, BATCH, VOCABULARY = 128, 32, 8000
+LENGTH, BATCH, VOCABULARY, READ_BATCHES = 128, 32, 8000, 400
 
 
 def main() -> None:
@@ -63,24 +63,24 @@ def measure(
         tokenizer.vocabulary_size, tokenizer.mask_id, tokenizer.special_ids, default_max_predictions(LENGTH, 0.15)
     )
     prepared = prepare(corpus, tokenizer, folder / "prepared", RowOptions(LENGTH), passes=1)
-    batches = iter(pretraining_dataset(prepared.train, masking, BATCH))
 
     model = BertPretrainer(BertConfig.from_size("mini", 30_522, max_sequence_length=LENGTH))
     step = make_train_step(model, AdamW(1e-4, global_clipnorm=1.0))
-    inputs, labels = next(batches)
+    inputs, labels = next(iter(pretraining_dataset(prepared.train, masking, BATCH)))
     pair = tf.function(lambda number: make_rows(block, RowOptions(LENGTH), number, 0)["token_ids"])
-    tokens = {"step": BATCH * LENGTH, "read and mask": 50 * BATCH * LENGTH}
+    tokens = {"step": BATCH * LENGTH, "read and mask": READ_BATCHES * BATCH * LENGTH}
 
-    def read() -> None:
-        for _ in range(50):
-            next(batches)
+    def read(turn: int) -> None:
+        # a new pipeline each time: one that stands fills its buffers while the others work
+        for _ in pretraining_dataset(prepared.train, masking, BATCH, start_step=turn * READ_BATCHES).take(READ_BATCHES):
+            pass
 
     def pair_all(number: int) -> None:
         tokens["pair"] = int(tf.math.count_nonzero(pair(tf.constant(number, tf.int64))))
 
     work: dict[str, Callable[[int], object]] = {
         "step": lambda _: float(step(inputs, labels)["mlm_loss"]),
-        "read and mask": lambda _: read(),
+        "read and mask": read,
         "pair": pair_all,
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
