@@ -27,8 +27,8 @@ class BertConfig:
         layer_norm_epsilon: Added to the variance in every layer norm.
         initializer_range: Standard deviation of the truncated normal that draws the kernels.
         position_initializer: How the learned position table begins: `"normal"` as the other tables, as in BERT, or
-            `"sinusoidal"`, so that relative places can be read from it at once; a small BERT then leaves the plateau of
-            predicting words by their frequency in a fraction of the steps.
+            `"sinusoidal"`, so that relative places can be read from it at once; a small BERT then
+            learns sooner which neighbours matter.
         norm_first: Pre-norm blocks and a final layer norm, instead of BERT's post-norm.
 
     Example:

@@ -13,7 +13,7 @@ class Dropout(keras.layers.Dropout):
     """`x / (1 - rate)` where a random bit keeps it, zero elsewhere; `keras.layers.Dropout` with cheaper bits.
 
     A BERT of four layers draws 18 million random numbers per step of 4,096 tokens. Philox and Threefry, which the
-    backends use, are made for statistics and take an eighth of that step on a CPU. Here element `i` of call `n`
+    backends use, are made for statistics and take nearly a tenth of that step on a CPU. Here element `i` of call `n`
     is kept according to `hash(i, n, seed)`: two multiplications that a compiler fuses into the layers around them,
     so that no random tensor ever lies in memory. The generator's state is the usual `(seed, n)` of a
     `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend.

@@ -138,7 +138,7 @@ def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[st
         logits = ops.reshape(ops.cast(logits, "float32"), (-1, logits.shape[-1]))  # (targets, classes)
         targets, weights = ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,))
         losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
-        # an argmax over the vocabulary costs four times as much as this maximum; classes that tie share the point
+        # a maximum: XLA on a CPU computes an argmax over the vocabulary slowly; classes that tie share the point
         best = ops.max(logits, axis=-1, keepdims=True)
         ties = ops.sum(ops.cast(logits == best, "float32"), axis=-1)
         picked = ops.take_along_axis(logits, targets[..., None], axis=-1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertkeras.errors import BertKerasError
+from bertkeras.pipelines.packing import packed_rows
 from bertkeras.pipelines.row_random import row_uniform
 
 PAIR_KINDS = ("nsp", "sop", "none", "packed")
@@ -90,7 +91,7 @@ def make_rows(block: DocumentBlock, options: RowOptions, block_number: Any, pass
     block = DocumentBlock(*(tf.convert_to_tensor(part) for part in block))
     stream = tf.cast(block_number, tf.int64) * 1_000_003 + tf.cast(pass_number, tf.int64)
     if options.pairs == "packed":
-        return _packed_rows(block, options, stream)
+        return packed_rows(block, options, stream)
 
     special = 2 if options.pairs == "none" else 3
     start, end, document = _windows(block, options.max_sequence_length - special, stream, options.seed)
@@ -213,10 +214,3 @@ def _assemble(block: DocumentBlock, options: RowOptions, spans: Any, label: Any,
         "continues_word": continues_word,
         "unpaired_tokens": unpaired,
     }
-
-
-def _packed_rows(block: DocumentBlock, options: RowOptions, stream: Any) -> dict[str, Any]:
-    """Lay all documents end to end and cut the line into rows; see `pipelines.packing`."""
-    from bertkeras.pipelines.packing import packed_rows
-
-    return packed_rows(block, options, stream)
