@@ -113,16 +113,28 @@ def test_masks_depend_on_seed_and_row_number_alone():
     assert (run(ids, row_numbers=np.arange(50) + 50)["mask_positions"] != whole["mask_positions"]).any()
 
 
-def test_whole_words_are_taken_whole_and_at_the_right_rate():
-    ids = rows(4000)
-    result = run(ids, whole_words=True, max_predictions=40)
-    chosen = chosen_mask(result, ids.shape).astype(bool)
+def check_words_are_whole(ids, chosen):
     ordinary = ~np.isin(ids, SPECIAL)
     after_special = np.pad(~ordinary[:, :-1], [(0, 0), (1, 0)], constant_values=True)
     goes_on = CONTINUATION[ids] & ordinary & ~after_special
     np.testing.assert_array_equal(chosen[:, 1:][goes_on[:, 1:]], chosen[:, :-1][goes_on[:, 1:]])
-    share, n = chosen.sum() / ordinary.sum(), ordinary.sum()  # about 380,000 tokens, sd 0.0006
-    assert abs(share - 0.15) < 5 * np.sqrt(0.15 * 0.85 / n)
+
+
+def test_whole_words_are_taken_whole_and_at_the_right_rate():
+    ids = rows(4000)
+    chosen = chosen_mask(run(ids, whole_words=True, max_predictions=40), ids.shape).astype(bool)
+    check_words_are_whole(ids, chosen)
+    n = (~np.isin(ids, SPECIAL)).sum()  # about 380,000 tokens, sd 0.0006
+    assert abs(chosen.sum() / n - 0.15) < 5 * np.sqrt(0.15 * 0.85 / n)
+
+
+def test_a_word_that_does_not_fit_the_predictions_is_left_whole():
+    ids = rows(400)
+    chosen = chosen_mask(run(ids, whole_words=True, rate=0.9, max_predictions=13), ids.shape).astype(bool)
+    check_words_are_whole(ids, chosen)
+    counts = chosen.sum(1)
+    assert counts.max() == 13  # filled to the last where it can be
+    assert (counts < 13).any()
 
 
 def test_a_segmenter_decides_over_the_vocabulary():
