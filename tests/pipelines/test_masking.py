@@ -137,6 +137,13 @@ def test_a_word_that_does_not_fit_the_predictions_is_left_whole():
     assert (counts < 13).any()
 
 
+def test_a_word_begins_after_a_special_piece_even_with_a_continuing_one():
+    ids = np.tile(np.array([[2, 6, 6, 3]], "int32"), (4000, 1))  # a text may be cut inside a word
+    result = run(ids, whole_words=True, rate=0.5)
+    share = (result["mlm_weights"].sum(1) == 2).mean()  # sd 0.008
+    assert abs(share - 0.5) < 0.04
+
+
 def test_a_segmenter_decides_over_the_vocabulary():
     ids = np.full((500, 12), 8, "int32")  # 8 does not continue a word by the vocabulary
     ids[:, 0], ids[:, -1] = 2, 3
