@@ -217,3 +217,16 @@ def test_default_predictions_hold_the_rate_of_a_full_row():
 def test_bad_options_are_refused(changes, words):
     with pytest.raises(BertKerasError, match=words):
         masking(**changes)
+
+
+def test_shares_at_their_ends():
+    ids = rows(50)
+    for mask_share, random_share in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
+        result = run(ids, mask_share=mask_share, random_share=random_share, max_predictions=1)
+        row, place = np.arange(50), result["mask_positions"][:, 0]
+        assert result["mlm_weights"].shape == (50, 1)
+        put, own = result["token_ids"][row, place], ids[row, place]
+        if mask_share:
+            assert (put == MASK_ID).all()
+        else:
+            assert (put != own).mean() > 0.9 if random_share else (put == own).all()
