@@ -173,6 +173,23 @@ def test_ngrams_come_in_runs_of_words_and_never_cross_a_special_piece():
     assert 5.5 < counts[0] / counts[2] < 13
 
 
+def test_pairs_of_words_in_a_batch_smaller_than_a_row():
+    ids = np.full((8, 43), 7, "int32")
+    ids[:, 0], ids[:, -1] = 2, 3
+    chosen = chosen_mask(run(ids, max_ngram=2, max_predictions=40, rate=0.5), ids.shape)
+    assert np.ptp(chosen[:, 15:42], axis=1).all()  # no run goes on to the end
+    assert ((chosen[:, 1:-1] == 1) & (chosen[:, 2:] == 1)).any()
+    alone = chosen_mask(run(ids, whole_words=True, max_predictions=40, rate=0.5), ids.shape)
+    assert (alone != chosen).any()
+
+
+def test_a_row_may_begin_inside_a_word():
+    ids = np.tile(np.array([[6, 6, 10, 3]], "int32"), (500, 1))
+    chosen = chosen_mask(run(ids, whole_words=True, rate=0.5), ids.shape)
+    np.testing.assert_array_equal(chosen[:, 0], chosen[:, 1])
+    assert set(chosen[:, 0]) == {0, 1}
+
+
 def test_the_rate_is_exact_for_ngrams_too():
     ids = rows(4000)
     chosen = chosen_mask(run(ids, max_ngram=3, max_predictions=60), ids.shape)
