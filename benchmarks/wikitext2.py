@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def report(record: dict) -> None:
-    names = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "unigram_loss", "bigram_loss", "uniform_loss", "train_seconds")
+    names = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "unigram_loss", "bigram_loss", "uniform_loss")
     rows = "".join(
         f"| {run['steps']:,} | " + " | ".join(f"{run[name]:,.3f}" for name in names) + " |\n" for run in record["runs"]
     )
