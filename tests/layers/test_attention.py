@@ -208,3 +208,21 @@ def test_some_queries(layer, rank):
     np.testing.assert_allclose(numpy(some_scores), expected, rtol=1e-5, atol=1e-6)
     symbol = layer(keras.Input((LENGTH, HIDDEN)), query_positions=keras.Input((3,), dtype="int32"))
     assert symbol.shape == (None, 3, HIDDEN)
+
+
+def test_a_head_that_sees_nothing_gives_zeros_whatever_the_others_see():
+    layer = MultiHeadSelfAttention(num_heads=3)
+    x = np.random.default_rng(5).normal(size=(2, 5, 21)).astype("float32")
+    mask = np.ones((2, 3, 5, 5), bool)
+    mask[1, 2, 3] = False
+    _, probabilities = layer(x, attention_mask=mask, return_attention_scores=True)
+    sums = numpy(probabilities).sum(-1)
+    assert not numpy(probabilities)[1, 2, 3].any()
+    np.testing.assert_allclose(sums, mask.any(-1), rtol=1e-5)
+
+
+def test_the_default_kernels_are_those_of_bert():
+    layer = MultiHeadSelfAttention(num_heads=4)
+    layer.build((None, None, 64))
+    kernel = numpy(layer.qkv_dense.kernel)  # 12,288 draws: the standard deviation is known to 0.7 %
+    assert kernel.std() == pytest.approx(0.88 * 0.02, rel=0.05)  # Keras cuts at two deviations and does not widen
