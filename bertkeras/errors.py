@@ -1,4 +1,4 @@
-"""The two ways in which a command ends before its work is done."""
+"""The ways in which a command ends before its work is done."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ class Interrupted(Exception):
         )
         self.signal_name = signal_name
         self.exit_code = 128 + signal.Signals[signal_name].value
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says of an error, short enough to be part of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

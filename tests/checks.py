@@ -12,6 +12,9 @@ from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.text import WordPieceTokenizer
 
+# `jit_compile` where either will do: TensorFlow starts sooner without XLA, JAX with it, because it compiles either way
+JIT = keras.backend.backend() == "jax"
+
 
 def numpy(value):
     """A tensor of any dtype as NumPy, bfloat16 as float32."""
@@ -57,7 +60,16 @@ def gradients(loss_of, variables):
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return loss_of()
 
-    return [numpy(gradient) for gradient in jax.grad(stateless)(values)]
+    return [numpy(gradient) for gradient in jax.jit(jax.grad(stateless))(values)]
+
+
+def compiled(function):
+    """On JAX, which would compile each operation for each shape, the function under `jax.jit`; else as it is."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
 
 
 def check_constructor(cls, arguments):

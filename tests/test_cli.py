@@ -3,9 +3,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from keras import ops
 
-from bertkeras import BertConfig, BertPretrainer, WordPieceTokenizer, cli
+from bertkeras import BertBackbone, BertConfig, BertPretrainer, WordPieceTokenizer, cli
 from bertkeras.text.corpus import Corpus
 from tests.tiny import OPTIONS, write_corpus
 
@@ -43,7 +45,7 @@ def complaint(capsys, *arguments):
 
 
 def test_help_of_every_command_has_an_example(capsys):
-    for name in ("train-tokenizer", "prepare", "pretrain", "fill-mask", "evaluate", "info"):
+    for name in ("train-tokenizer", "prepare", "pretrain", "fill-mask", "evaluate", "convert", "info"):
         with pytest.raises(SystemExit) as end:
             run(name, "--help")
         assert end.value.code == 0
@@ -160,6 +162,12 @@ def test_a_finished_run_is_not_trained_again(home, capsys):
         (["evaluate", "{home}/tokenizer"], "not a preset"),
         (["info", "{new}"], "no such folder"),
         (["info", "{home}/empty"], "no run, preset"),
+        (["convert", "{home}/run", "{new}"], "required: --to"),
+        (["convert", "{home}/run", "{new}", "--to", "onnx"], "invalid choice: 'onnx'"),
+        (["convert", "{home}/run", "{home}/run", "--to", "hugging_face"], "not empty"),
+        (["convert", "{home}/tokenizer", "{new}", "--to", "hugging_face"], "not a preset"),
+        (["convert", "{home}/run", "{new}", "--to", "keras_hub"], "--other-gelu"),
+        (["convert", "{home}/run", "{new}", "--to", "keras_hub", "--dry-run"], "--other-gelu"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required: COMMAND"),
     ],
@@ -208,3 +216,61 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch, home):
     monkeypatch.setattr(cli, "info", broken)
     with pytest.raises(ZeroDivisionError):
         run("info", home)
+
+
+def weights_of(folder):
+    model = BertPretrainer.from_preset(folder)
+    return {name: ops.convert_to_numpy(weight) for name, weight in model.canonical_weights().items()}
+
+
+def test_convert_there_and_back(home, tmp_path, capsys):
+    expected = weights_of(home / "run")
+    source = home / "run"
+    for step, target in enumerate(("hugging_face", "tensorflow1", "bertkeras")):
+        folder = tmp_path / f"{step}"
+        assert run("convert", source, folder, "--to", target) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"wrote {target}" in shown
+        for path in folder.iterdir():
+            assert f"{path} {path.stat().st_size:,} bytes" in shown
+        found = weights_of(folder)
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=f"{target}: {name}")
+        assert WordPieceTokenizer.load(folder) == WordPieceTokenizer.load(home / "tokenizer")
+        source = folder
+    assert "## How it was made" in (tmp_path / "0" / "README.md").read_text(encoding="utf-8")
+
+
+def test_convert_to_keras_hub(home, tmp_path):
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed")
+    folder = tmp_path / "hub"
+    assert run("convert", home / "run", folder, "--to", "keras_hub", "--other-gelu") == 0
+    expected, found = weights_of(home / "run"), BertBackbone.from_preset(folder).canonical_weights()
+    assert set(found) == {name for name in expected if name.startswith("backbone/")}
+    for name, weight in found.items():
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), expected[name])
+    assert (folder / "assets" / "tokenizer" / "vocabulary.txt").is_file()
+
+
+def test_a_dry_run_of_convert_writes_nothing(home, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert run("convert", home / "run", tmp_path / "new", "--to", "hugging_face", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "would write" in shown
+    for name in ("model.safetensors", "config.json", "README.md", "vocab.txt", "tokenizer.json"):
+        assert str(tmp_path / "new" / name) in shown
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_convert_asks_what_a_vocabulary_alone_leaves_open(tmp_path, capsys):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the"]
+    tokenizer = WordPieceTokenizer(pieces, lowercase=False)
+    BertBackbone(BertConfig(11, 1, 6, 2, 10, 7), tokenizer=tokenizer).save_to_hugging_face(tmp_path / "old")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "old" / name).unlink()
+    arguments = ["convert", tmp_path / "old", tmp_path / "new", "--to", "bertkeras"]
+    assert "nothing says whether to lowercase" in complaint(capsys, *arguments)
+    assert not (tmp_path / "new").exists()
+    assert run(*arguments, "--no-lowercase") == 0
+    assert BertBackbone.from_preset(tmp_path / "new").tokenizer == tokenizer

@@ -1,1 +1,3 @@
 """Named arrays in files; knows no model."""
+
+FORMATS = ("bertkeras", "hugging_face", "keras_hub", "tensorflow1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -17,10 +17,11 @@ from bertkeras.text.wordpiece import WordPieceTokenizer
 
 @keras.saving.register_keras_serializable(package="bertkeras")
 class BertBackbone(PresetModel):
-    """Embeddings, `num_layers` encoder blocks, and a pooler on the first position.
+    """Embeddings, `num_layers` encoder blocks and, on the first position, a pooler.
 
     Args:
         config: A `BertConfig`, or a dictionary with its fields.
+        with_pooler: Whether there is a pooler. Models that need each position's vector only have none.
         tokenizer: Kept with the model in presets; not used in the call.
 
     Call arguments:
@@ -34,7 +35,8 @@ class BertBackbone(PresetModel):
         training: Whether dropout is on.
 
     Returns:
-        A dictionary: `sequence_output` `(batch, length or n, hidden_dim)` and `pooled_output` `(batch, hidden_dim)`.
+        A dictionary: `sequence_output` `(batch, length or n, hidden_dim)` and, with a pooler, `pooled_output`
+        `(batch, hidden_dim)`.
 
     Example:
 
@@ -49,11 +51,18 @@ class BertBackbone(PresetModel):
     """
 
     canonical_prefix = "backbone/"
+    preset_options: ClassVar[tuple[str, ...]] = ("with_pooler",)
+    can_do_without: ClassVar[dict[str, str]] = {"backbone/pooler/": "with_pooler=False"}
 
     def __init__(
-        self, config: BertConfig | dict[str, Any], tokenizer: WordPieceTokenizer | None = None, **kwargs: Any
+        self,
+        config: BertConfig | dict[str, Any],
+        with_pooler: bool = True,
+        tokenizer: WordPieceTokenizer | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, **kwargs)
+        self.with_pooler = with_pooler
         config = self.config
         self.embeddings = BertEmbeddings(
             config.vocabulary_size,
@@ -89,12 +98,16 @@ class BertBackbone(PresetModel):
             if config.norm_first
             else None
         )
-        self.pooler = keras.layers.Dense(
-            config.hidden_dim,
-            activation="tanh",
-            kernel_initializer=bert_initializer(config.initializer_range),
-            dtype=self.dtype_policy,
-            name="pooler",
+        self.pooler = (
+            keras.layers.Dense(
+                config.hidden_dim,
+                activation="tanh",
+                kernel_initializer=bert_initializer(config.initializer_range),
+                dtype=self.dtype_policy,
+                name="pooler",
+            )
+            if with_pooler
+            else None
         )
         self.build()
 
@@ -105,7 +118,8 @@ class BertBackbone(PresetModel):
             block.build(hidden_shape)
         if self.final_norm is not None:
             self.final_norm.build(hidden_shape)
-        self.pooler.build((None, self.config.hidden_dim))
+        if self.pooler is not None:
+            self.pooler.build((None, self.config.hidden_dim))
         self.built = True
 
     def call(
@@ -118,14 +132,17 @@ class BertBackbone(PresetModel):
             training=training,
         )  # (batch, length, hidden_dim)
         mask = attention_mask(inputs)
-        wanted = None
-        if output_positions is not None:  # and the first, for the pooler
-            wanted = ops.concatenate([ops.zeros_like(output_positions[:, :1]), output_positions], axis=1)
+        wanted = output_positions
+        if wanted is not None and self.pooler is not None:  # the pooler reads the first
+            first = ops.zeros_like(inputs["token_ids"][:, :1])
+            wanted = ops.concatenate([first, ops.cast(wanted, first.dtype)], axis=1)
         for block in self.encoder_blocks[:-1]:
             x = block(x, attention_mask=mask, training=training)
         x = self.encoder_blocks[-1](x, attention_mask=mask, output_positions=wanted, training=training)
         if self.final_norm is not None:
             x = self.final_norm(x)
+        if self.pooler is None:
+            return {"sequence_output": x}
         return {
             "sequence_output": x if wanted is None else x[:, 1:],
             "pooled_output": self.pooler(x[:, 0]),
@@ -136,7 +153,8 @@ class BertBackbone(PresetModel):
     ) -> dict[str, Any]:
         batch, length = output_positions_shape or inputs_shape["token_ids"]
         hidden_dim = self.config.hidden_dim
-        return {"sequence_output": (batch, length, hidden_dim), "pooled_output": (batch, hidden_dim)}
+        pooled = {"pooled_output": (batch, hidden_dim)} if self.with_pooler else {}
+        return {"sequence_output": (batch, length, hidden_dim), **pooled}
 
     @property
     def token_table(self) -> keras.Variable:

@@ -45,7 +45,7 @@ class BertMaskedLM(PresetModel):
         self, config: BertConfig | dict[str, Any], tokenizer: WordPieceTokenizer | None = None, **kwargs: Any
     ) -> None:
         super().__init__(config, tokenizer, **kwargs)
-        self.backbone = BertBackbone(self.config, dtype=self.dtype_policy, name="backbone")
+        self.backbone = BertBackbone(self.config, with_pooler=False, dtype=self.dtype_policy, name="backbone")
         self.mlm_head = masked_lm_head(self.config, self.dtype_policy)
         self.build()
 

@@ -39,6 +39,10 @@ class BertPretrainer(PresetModel):
     """
 
     preset_options: ClassVar[tuple[str, ...]] = ("next_sentence",)
+    can_do_without: ClassVar[dict[str, str]] = {
+        "nsp_head/": "next_sentence=False",
+        "backbone/pooler/": "next_sentence=False",
+    }
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class BertPretrainer(PresetModel):
     ) -> None:
         super().__init__(config, tokenizer, **kwargs)
         self.next_sentence = next_sentence
-        self.backbone = BertBackbone(self.config, dtype=self.dtype_policy, name="backbone")
+        self.backbone = BertBackbone(self.config, with_pooler=next_sentence, dtype=self.dtype_policy, name="backbone")
         self.mlm_head = masked_lm_head(self.config, self.dtype_policy)
         self.nsp_head = (
             NextSentenceHead(self.config.initializer_range, dtype=self.dtype_policy, name="nsp_head")
@@ -95,10 +99,6 @@ class BertPretrainer(PresetModel):
             count = sums[f"{kind}_count"]
             tracker.update_state(sums[tracker.name] / ops.maximum(count, 1.0), sample_weight=count)
         return pretraining_loss(sums, sums)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return [*super().metrics, *self.trackers]
 
 
 METRICS = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")

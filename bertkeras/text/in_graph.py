@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,10 +27,13 @@ class InGraphTokenizer:
     character is first replaced by what `tokenizers` makes of it, looked up in a table that is asked from `tokenizers`
     itself, then the words are split at white space and cut by the `FastWordpieceTokenizer`.
 
-    All options of `WordPieceTokenizer` are honoured, and so are invalid bytes, which count as U+FFFD and are dropped.
-    What differs is the order of marks that canonical ordering swaps though accents are not removed with them: two
-    adjacent characters of category Mc whose combining classes descend, such as U+302E before U+1D165. They do not
-    occur together in any language, and come out in the order in which they were written.
+    The marks that stay when accents are removed, those of Adlam or Balinese for instance, are then put in canonical
+    order, as `tokenizers` does. All options of `WordPieceTokenizer` are honoured, and so are invalid bytes, which count
+    as U+FFFD and are dropped.
+
+    So every text gives the same ids. What TensorFlow Text cannot store is refused, though no published vocabulary has
+    it: a piece with white space or a NUL in it, a piece of more than 256 bytes, a `continuation_prefix` of a single
+    character, and a vocabulary in which every piece but the special tokens mixes punctuation with something else.
 
     Args:
         tokenizer: The tokenizer to follow.
@@ -40,7 +45,7 @@ class InGraphTokenizer:
         `tf.RaggedTensor` of `int32` ids, shape `(batch, None)`, without special tokens.
 
     Raises:
-        BertKerasError: TensorFlow Text is not installed, or `texts` is of another shape.
+        BertKerasError: TensorFlow Text is not installed or cannot store the vocabulary, or `texts` is of another shape.
 
     Example:
 
@@ -56,6 +61,7 @@ class InGraphTokenizer:
 
     def __init__(self, tokenizer: WordPieceTokenizer) -> None:
         tf, tf_text = _import_tensorflow_text()
+        _check_storable(tokenizer)
         self.tokenizer = tokenizer
         common: dict[str, Any] = {
             "vocab": list(tokenizer.vocabulary),
@@ -79,6 +85,8 @@ class InGraphTokenizer:
             ) from None
         self._pages, self._page_of = tf.constant(table.pages), tf.constant(table.page_of)
         self._rows = tf.RaggedTensor.from_row_lengths(table.rows, table.lengths)
+        self._classes = tf.RaggedTensor.from_row_lengths(table.classes, table.lengths)
+        self._begins, self._first_with_mark = tf.constant(table.begins), table.first_with_mark
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         import tensorflow as tf
@@ -114,8 +122,30 @@ class InGraphTokenizer:
         row = tf.gather(self._pages, tf.gather(self._page_of, flat // 256) * 256 + flat % 256)
         made = tf.gather(self._rows, row)  # (all characters, what each becomes)
         filled = tf.where(made.values == SELF, tf.repeat(flat, made.row_lengths()), made.values)
+
+        def in_canonical_order() -> tf.Tensor:
+            # Marks change places among themselves, never across a character that begins anew or the end of a text.
+            group = tf.cumsum(tf.gather(self._begins, row)) + codes.value_rowids()  # (all characters,)
+            place = 256 * tf.repeat(group, made.row_lengths()) + tf.gather(self._classes, row).values
+            return tf.gather(filled, tf.argsort(place, stable=True))
+
+        has_mark = tf.reduce_any(row >= self._first_with_mark)  # few batches have one and need the sorting
+        filled = tf.cond(has_mark, in_canonical_order, lambda: filled)
         splits = tf.gather(made.row_splits, codes.row_splits)
         return tf.strings.unicode_encode(tf.RaggedTensor.from_row_splits(filled, splits, validate=False), "UTF-8")
+
+
+def _check_storable(tokenizer: WordPieceTokenizer) -> None:
+    prefix = tokenizer.continuation_prefix
+    if len(prefix) == 1:
+        raise BertKerasError(f"TensorFlow Text needs a continuation_prefix of two characters or more, got {prefix!r}")
+    for index, piece in enumerate(tokenizer.vocabulary):
+        # White space would go unnoticed: plain text is matched with the piece before it is split into words.
+        if re.search(r"[\0\t\n\r ]", piece) or len(piece.removeprefix(prefix).encode()) > 256:
+            raise BertKerasError(
+                f"TensorFlow Text cannot store piece {index}, {piece[:20]!r}, of {len(piece.encode())} bytes:"
+                " it takes no white space, no NUL and at most 256 bytes; remove the piece"
+            )
 
 
 SELF = -1  # in a row of the table: the character that was looked up
@@ -132,22 +162,38 @@ class CharacterTable(NamedTuple):
         pages: Row numbers, shape `(num_pages * 256,)`.
         page_of: The page of each 256 code points, shape `(0x1100,)`.
         rows: The code points of all rows, one after another, `SELF` for the one looked up.
+        classes: Their canonical combining classes; 0 for all but a few marks, and for these too where accents stay and
+            nothing is ordered.
         lengths: Length of each row.
+        begins: For each row 1 or 0: whether the marks after this character stay after it. It may itself be dropped.
+        first_with_mark: From here on the rows hold a code point whose class is not 0.
     """
 
     pages: np.ndarray
     page_of: np.ndarray
     rows: np.ndarray
+    classes: np.ndarray
     lengths: np.ndarray
+    begins: np.ndarray
+    first_with_mark: int
+
+
+class _Row(NamedTuple):
+    codes: tuple[int, ...]
+    classes: tuple[int, ...]
+    begins: bool
 
 
 @lru_cache(maxsize=4)
 def _character_table(lowercase: bool, strip_accents: bool, split_cjk: bool) -> CharacterTable:
+    from tokenizers.normalizers import NFD, Sequence
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     normalizer = bert_normalizer(lowercase, strip_accents, split_cjk)
+    decompose = Sequence([bert_normalizer(False, False, False), NFD()])
     pre_tokenizer = BertPreTokenizer()
-    numbers: dict[tuple[int, ...], int] = {(SELF,): 0}
+    class_of = _combining_classes() if strip_accents else {}
+    numbers = {_Row((SELF,), (0,), True): 0}
     row_of = np.zeros(0x110000, dtype=np.int32)
     for start in _PROBED:
         characters = [chr(code) for code in range(start, start + 256)]
@@ -159,15 +205,37 @@ def _character_table(lowercase: bool, strip_accents: bool, split_cjk: bool) -> C
         alone = {word for word, _ in pre_tokenizer.pre_tokenize_str(alphabet) if len(word) == 1} - {_MARK}
         for character, text in zip(characters, made, strict=True):
             spaced = "".join(f" {one} " if one in alone else one for one in text)
-            row = tuple(SELF if one == character else ord(one) for one in spaced)
+            first = (spaced or decompose.normalize_str(character))[:1]
+            row = _Row(
+                codes=tuple(SELF if one == character else ord(one) for one in spaced),
+                classes=tuple(class_of.get(one, 0) for one in spaced),
+                begins=first != "" and first not in class_of,
+            )
             row_of[ord(character)] = numbers.setdefault(row, len(numbers))
     for start, end, same_as in _UNIFORM:
         row_of[start:end] = row_of[same_as]
 
+    rows = sorted(numbers, key=lambda row: any(row.classes))
+    row_of = np.argsort([numbers[row] for row in rows]).astype(np.int32)[row_of]
     pages, page_of = np.unique(row_of.reshape(-1, 256), axis=0, return_inverse=True)
-    lengths = np.array([len(row) for row in numbers], dtype=np.int64)
-    rows = np.array([code for row in numbers for code in row], dtype=np.int32)
-    return CharacterTable(pages.reshape(-1), page_of.reshape(-1).astype(np.int32), rows, lengths)
+    return CharacterTable(
+        pages=pages.reshape(-1),
+        page_of=page_of.reshape(-1).astype(np.int32),
+        rows=np.array([code for row in rows for code in row.codes], dtype=np.int32),
+        classes=np.array([number for row in rows for number in row.classes], dtype=np.int64),
+        lengths=np.array([len(row.codes) for row in rows], dtype=np.int64),
+        begins=np.array([row.begins for row in rows], dtype=np.int64),
+        first_with_mark=sum(not any(row.classes) for row in rows),
+    )
+
+
+def _combining_classes() -> dict[str, int]:
+    """The marks that canonical ordering moves. `tokenizers` knows fewer of them than Python does."""
+    from tokenizers.normalizers import NFD
+
+    marks = [chr(code) for code in range(0x110000) if unicodedata.combining(chr(code))]
+    last = "\u0345"  # its class is the highest: every mark that is known goes before it
+    return {one: unicodedata.combining(one) for one in marks if NFD().normalize_str(last + one) == one + last}
 
 
 # The blocks of 256 code points that are asked for; surrogates are no characters.

@@ -34,6 +34,11 @@ class AdamW(keras.optimizers.AdamW):
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
 
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        # Keras 3.15 on torch multiplies a list of tensors, and torch refuses an empty one
+        if any(map(self._use_weight_decay, variables)):
+            super()._apply_weight_decay(variables)
+
 
 def dense(gradient: Any) -> Any:
     """Sum the repeated rows of a TensorFlow `IndexedSlices`; anything else passes through."""

@@ -39,8 +39,8 @@ def pretrain(
     """Train a BERT from raw text into a run folder.
 
     The folder receives `config.toml`, the tokenizer, `prepared/`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and
-    at the end the preset, `summary.json` and `report.html`. A run that was stopped, or killed, goes on with `resume`:
-    the weights it ends with are those of a run that was never stopped, bit for bit.
+    at the end the preset with its model card, `summary.json` and `report.html`. A run that was stopped, or killed, goes
+    on with `resume`: the weights it ends with are those of a run that was never stopped, bit for bit.
 
     Args:
         config: All options.
@@ -97,6 +97,11 @@ def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, An
         model, progress = _train(config, folder, tokenizer, prepared, masking, display, stop)
         display.say("evaluating on held-out text")
         figures = evaluate(model, prepared.held_out, masking, prepared.ngrams)
+    model.model_card = {
+        "data": {"corpus": Path(config.corpus).name, **prepared.statistics},
+        "metrics": figures,
+        "command": "bertkeras pretrain --config config.toml --output RUN",
+    }
     model.save_to_preset(folder)
     summary = {
         **figures,

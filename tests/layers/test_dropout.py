@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -50,6 +52,50 @@ def test_every_bit_is_fair():
     shares = [((bits >> place) & 1).mean() for place in range(32)]
     # standard deviation 0.5 / 2^10 = 0.0005; five of them
     assert max(abs(share - 0.5) for share in shares) < 0.0025
+
+
+def hash_by_hand(count, state):
+    """`hash_bits` in NumPy's uint32, whose products wrap around and whose shifts bring in zeros."""
+
+    def mix(x, key):
+        x = (x ^ (x >> 16)) * np.uint32(2146121005) + key
+        x = (x ^ (x >> 15)) * np.uint32(2**32 - 2073254261)
+        return x ^ (x >> 16)
+
+    seed, call = (np.array([number % (2**31 - 1)], "uint32") for number in state)
+    golden = np.uint32(2**32 - 1640531527)
+    return mix(np.arange(count, dtype="uint32") ^ mix(call * golden, seed), mix(seed * golden, call)).view("int32")
+
+
+def test_the_hash_never_changes():
+    """Neither from backend to backend nor from version to version: a run that was stopped must go on the same."""
+    expected = [-1530608142, 2004713978, -1632969130, -419207627, -1825437218]
+    assert hash_by_hand(5, (7, 11)).tolist() == expected
+    assert ops.convert_to_numpy(hash_bits(5, np.array([7, 11], "int32"))).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1, 20201109, 2**31 - 1])
+def test_the_mask_is_the_same_on_every_backend(seed):
+    """What NumPy works out is what the backend that runs keeps, call after call, alone and inside a compiled model."""
+    shape = (29, 31, 37)
+    size, threshold = math.prod(shape), round((RATE - 0.5) * 2**32)
+    expected = [(hash_by_hand(size, (seed, call)) >= threshold).reshape(shape) for call in range(3)]
+    layer = Dropout(RATE, seed=seed)
+    for mask in expected:
+        assert (kept(layer, shape) == mask).all()
+
+    class Keeps(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dropout = Dropout(RATE, seed=seed)
+
+        def call(self, x):
+            return self.dropout(x, training=True)
+
+    model = Keeps()
+    model.compile(jit_compile=keras.backend.backend() != "torch")  # torch compiles with a C++ compiler, in minutes
+    for mask in expected:
+        assert ((model.predict_on_batch(np.ones(shape, "float32")) != 0) == mask).all()
 
 
 def test_outside_training_nothing_happens():

@@ -27,10 +27,9 @@ def test_every_model_check(tmp_path):
 def test_the_pretrainer_s_logits(model):
     pretrainer = BertPretrainer(CONFIG)
     weights = {name: numpy(value) for name, value in model.canonical_weights().items()}
-    heads = {
-        name: numpy(value) for name, value in pretrainer.canonical_weights().items() if name.startswith("nsp_head")
-    }
-    pretrainer.assign_weights({**weights, **heads}, "the masked LM")
+    others = {name: numpy(value) for name, value in pretrainer.canonical_weights().items() if name not in weights}
+    assert {name.rpartition("/")[0] for name in others} == {"nsp_head/scores", "backbone/pooler"}
+    pretrainer.assign_weights({**weights, **others}, "the masked LM")
     inputs, _ = small_batch(CONFIG)
     logits = numpy(pretrainer(inputs)["mlm_logits"])
     np.testing.assert_allclose(numpy(model(inputs)), logits, rtol=1e-5, atol=1e-5)

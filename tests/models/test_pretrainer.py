@@ -3,12 +3,12 @@ import math
 import keras
 import numpy as np
 import pytest
-from checks import check_model, flat, gradients, numpy, randomize, small_batch, small_config
+from checks import JIT, check_model, compiled, flat, gradients, numpy, randomize, small_batch, small_config
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertPretrainer
-from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.models.pretrainer import METRICS, pretraining_loss, pretraining_sums
 from bertkeras.training.optimizers import AdamW
 
 CONFIG = small_config()
@@ -130,11 +130,12 @@ def test_what_has_no_weight_changes_nothing(pretrainer):
 def test_parts_add_up_to_the_whole(pretrainer, cuts):
     inputs, labels = small_batch(CONFIG)
     variables = pretrainer.trainable_variables
-    whole = pretraining_sums(pretrainer(inputs), labels)
+    sums_of = compiled(lambda inputs, labels: pretraining_sums(pretrainer(inputs), labels))
+    whole = sums_of(inputs, labels)
     rows = np.split(np.arange(5), cuts)
     masked = [labels["mlm_weights"][part].sum() for part in rows]
     assert len(set(masked)) > 1, "the parts should hold different numbers of masked positions"
-    parts = [pretraining_sums(pretrainer(part_of(inputs, part)), part_of(labels, part)) for part in rows]
+    parts = [sums_of(part_of(inputs, part), part_of(labels, part)) for part in rows]
     for name, value in whole.items():
         assert float(sum(part[name] for part in parts)) == pytest.approx(float(value), rel=1e-5)
     losses = [float(pretraining_loss(part, whole)) for part in parts]
@@ -195,7 +196,7 @@ def test_fit_lowers_the_loss_and_reports_the_parts(next_sentence):
         del labels["nsp_labels"]
     pretrainer = BertPretrainer(small_config(dropout=0.1, num_layers=1), next_sentence=next_sentence)
     # once as a user gets it, with XLA, which takes its time to compile
-    pretrainer.compile(optimizer=AdamW(3e-3), jit_compile="auto" if next_sentence else False)
+    pretrainer.compile(optimizer=AdamW(3e-3), jit_compile="auto" if next_sentence else JIT)
     history = pretrainer.fit(dataset((inputs, labels), 23), epochs=13, verbose=0).history
     kinds = ("mlm", "nsp") if next_sentence else ("mlm",)
     names = {f"{kind}_{what}" for kind in kinds for what in ("loss", "accuracy")}
@@ -208,7 +209,8 @@ def test_metrics_are_means_over_the_places_of_all_batches(pretrainer):
     """Not means of the batches' means: the three batches hold 1, 5 and 0 masked positions."""
     inputs, labels = small_batch(CONFIG)
     assert [labels["mlm_weights"][rows].sum() for rows in (slice(2), slice(2, 4), slice(4, 5))] == [1, 5, 0]
-    pretrainer.compile(optimizer=AdamW(), jit_compile=False)
+    pretrainer.compile(optimizer=AdamW(), jit_compile=JIT)
+    assert [metric.name for metric in pretrainer.metrics] == ["loss", *METRICS], "each once"
     found = pretrainer.evaluate(dataset((inputs, labels), 2), verbose=0, return_dict=True)
     sums = {name: float(value) for name, value in pretraining_sums(pretrainer(inputs), labels).items()}
     for kind in ("mlm", "nsp"):
@@ -221,7 +223,7 @@ def test_a_small_batch_is_learned_by_heart():
     config = small_config(num_layers=1, hidden_dim=33, intermediate_dim=67)
     inputs, labels = small_batch(config, batch=11)
     pretrainer = BertPretrainer(config)
-    pretrainer.compile(optimizer=AdamW(1e-2, weight_decay=0.0), jit_compile=False)
+    pretrainer.compile(optimizer=AdamW(1e-2, weight_decay=0.0), jit_compile=JIT)
     pretrainer.fit(dataset((inputs, labels), 11).repeat(80), verbose=0)
     found = pretrainer.evaluate(dataset((inputs, labels), 11), verbose=0, return_dict=True)
     assert found["mlm_loss"] < 0.05
@@ -239,7 +241,7 @@ def test_sample_weight_is_refused(pretrainer):
 def test_a_bfloat16_model_trains():
     inputs, labels = small_batch(CONFIG, batch=11)
     pretrainer = BertPretrainer(small_config(num_layers=1), dtype="mixed_bfloat16")
-    pretrainer.compile(optimizer=AdamW(3e-3), jit_compile=False)
+    pretrainer.compile(optimizer=AdamW(3e-3), jit_compile=JIT)
     history = pretrainer.fit(dataset((inputs, labels), 11), epochs=11, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] - 0.2
     assert all(np.isfinite(value).all() for value in flat(pretrainer(inputs)))

@@ -63,6 +63,14 @@ def test_what_is_not_decayed():
     assert "backbone/embeddings/token_table" not in kept
 
 
+def test_nothing_to_decay_is_no_error():
+    """As in a model of which only biases are trained; Keras's own AdamW stops there on torch."""
+    bias = keras.Variable(np.ones(WIDTH, "float32"), name="bias")
+    optimizer = AdamW(0.5, weight_decay=0.25)
+    optimizer.apply([keras.ops.zeros((WIDTH,))], [bias])
+    np.testing.assert_array_equal(numpy(bias), np.ones(WIDTH))
+
+
 def sparse_gradient_of_repeated_rows(table):
     """The gradient of sum(c_i * table[id_i]) with ids 1, 3, 1, 1: TensorFlow keeps one entry for each id."""
     import tensorflow as tf

@@ -56,6 +56,10 @@ def test_a_run_is_a_folder_that_tells_everything(learned):
     assert names >= {"config.toml", "bertkeras.json", "model.safetensors", "vocab.txt", "tokenizer.json"}
     assert names >= {"prepared", "checkpoints", "tensorboard", "metrics.jsonl", "report.html", "summary.json"}
     assert json.loads((folder / "summary.json").read_text()) == summary
+    card = BertPretrainer.from_preset(folder).model_card
+    assert card["metrics"].items() <= summary.items()
+    assert card["data"] == {"corpus": "corpus.txt", **Prepared.open(folder / "prepared").statistics}
+    assert "bertkeras pretrain --config config.toml" in (folder / "README.md").read_text(encoding="utf-8")
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == [100, 200, 300, 400, 500, 600]
     assert set(rows[0]) == {

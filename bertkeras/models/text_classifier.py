@@ -1,0 +1,115 @@
+"""BERT that sorts texts into classes, or gives them a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from bertkeras.config import BertConfig
+from bertkeras.errors import BertKerasError
+from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.dropout import Dropout
+from bertkeras.models.backbone import BertBackbone
+from bertkeras.models.base import PresetModel
+from bertkeras.models.losses import cross_entropy, weighted_mean
+from bertkeras.text.wordpiece import WordPieceTokenizer
+
+TASKS = ("single_label", "multi_label", "regression")
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class BertTextClassifier(PresetModel):
+    """`BertBackbone`, dropout, and a linear layer on the pooled `[CLS]` vector (Devlin et al. 2019, section 4.1).
+
+    With `compile(optimizer)` and no loss, `fit` learns by the loss of the task.
+
+    Args:
+        config: A `BertConfig`, or a dictionary with its fields.
+        num_classes: Number of outputs.
+        labels: Names of the classes, in order.
+        task: `"single_label"` (labels `(batch,)` integers, cross-entropy), `"multi_label"` (labels
+            `(batch, num_classes)` of 0 and 1, binary cross-entropy) or `"regression"` (labels `(batch, num_classes)`,
+            squared error).
+        head_dropout: Dropout before the linear layer; `None` takes that of `config`.
+        tokenizer: Kept with the model in presets.
+
+    Call arguments:
+        inputs: As for `BertBackbone`; a pair of texts is one row with two segments.
+        training: Whether dropout is on.
+
+    Returns:
+        Logits, or for regression the numbers, `(batch, num_classes)`.
+    """
+
+    preset_options: ClassVar[tuple[str, ...]] = ("num_classes", "labels", "task", "head_dropout")
+    new_parts: ClassVar[tuple[str, ...]] = ("classifier/", "backbone/pooler/")
+
+    def __init__(
+        self,
+        config: BertConfig | dict[str, Any],
+        num_classes: int,
+        labels: Sequence[str] | None = None,
+        task: str = "single_label",
+        head_dropout: float | None = None,
+        tokenizer: WordPieceTokenizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, tokenizer, **kwargs)
+        if task not in TASKS:
+            raise BertKerasError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        self.num_classes, self.labels = num_classes, checked_labels(labels, num_classes)
+        self.task = task
+        self.head_dropout = head_dropout
+        self.backbone = BertBackbone(self.config, dtype=self.dtype_policy, name="backbone")
+        self.dropout, self.classifier = classifier_head(self.config, num_classes, head_dropout, self.dtype_policy)
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.classifier.build((None, self.config.hidden_dim))
+        self.built = True
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        only_first = inputs["token_ids"][:, :0]  # no further position: the last block computes [CLS] alone
+        encoded = self.backbone(inputs, output_positions=only_first, training=training)
+        return self.classifier(self.dropout(encoded["pooled_output"], training=training))
+
+    def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
+        return (input_shape["token_ids"][0], self.num_classes)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Any:
+        if self.loss is not None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        logits = ops.cast(y_pred, "float32")
+        if self.task == "single_label":
+            return weighted_mean(cross_entropy(ops.reshape(y, (-1,)), logits), sample_weight)
+        targets = ops.reshape(ops.cast(y, "float32"), ops.shape(logits))
+        # of several labels: -log sigmoid of the logit, or of its negative, without overflow
+        several = self.task == "multi_label"
+        losses = ops.softplus(logits) - logits * targets if several else ops.square(logits - targets)
+        return weighted_mean(ops.mean(losses, axis=-1), sample_weight)
+
+
+def classifier_head(
+    config: BertConfig, num_classes: int, head_dropout: float | None, dtype: Any
+) -> tuple[Dropout, keras.layers.Dense]:
+    """Dropout and the linear layer that scores classes."""
+    rate = config.dropout if head_dropout is None else head_dropout
+    kernel = bert_initializer(config.initializer_range)
+    return (
+        Dropout(rate, dtype=dtype, name="head_dropout"),
+        keras.layers.Dense(num_classes, kernel_initializer=kernel, dtype=dtype, name="classifier"),
+    )
+
+
+def checked_labels(labels: Sequence[str] | None, num_classes: int) -> list[str] | None:
+    """Names of classes: as many as there are, and no two alike."""
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise BertKerasError(f"num_classes must be a positive integer, got {num_classes!r}")
+    if labels is not None and (len(labels) != num_classes or len(set(labels)) != num_classes):
+        raise BertKerasError(f"labels must be {num_classes} different names, got {list(labels)!r}")
+    return None if labels is None else list(labels)
