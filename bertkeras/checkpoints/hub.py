@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bertkeras.checkpoints.presets import CONFIG_FILE as OWN_CONFIG_FILE
 from bertkeras.checkpoints.presets import has_tokenizer, read_json
 from bertkeras.checkpoints.tensor_files import sha256_of
 from bertkeras.errors import BertKerasError, first_line
@@ -16,7 +17,7 @@ HUB = "hf://"
 CONFIG_FILE = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 BESIDE = (
-    "bertkeras.json",
+    OWN_CONFIG_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
@@ -81,7 +82,7 @@ def locate(where: str) -> Path:
 def fetch(where: str) -> Path:
     """Fetch a repository of the Hugging Face Hub into its cache; what is there already is not fetched again."""
     repository, _, revision = where.removeprefix(HUB).partition("@")
-    folder = _download(where, repository, CONFIG_FILE, revision or None).parent
+    folder = _described(where, repository, revision or None).parent
     commit = folder.name  # the same for all files, even if the repository changes meanwhile
     hub, unreachable = _import_hub(), []
 
@@ -113,6 +114,18 @@ def fetch(where: str) -> Path:
             ", ".join(unreachable),
         )
     return folder
+
+
+def _described(where: str, repository: str, revision: str | None) -> Path:
+    """The file that says what the model is: theirs, or where there is none, ours."""
+    try:
+        return _download(where, repository, CONFIG_FILE, revision)
+    except (_NotThereError, _UnreachableError):
+        try:
+            return _download(where, repository, OWN_CONFIG_FILE, revision)
+        except (_NotThereError, _UnreachableError):
+            pass
+        raise
 
 
 def _shards(index: Path) -> list[str]:

@@ -74,6 +74,16 @@ def test_from_the_cache(cache, tmp_path, caplog):
     assert caplog.messages == []
 
 
+def test_a_preset_of_our_own(cache, tmp_path, caplog):
+    model = drawn(BertMaskedLM)
+    model.save_to_preset(tmp_path / "preset")
+    put(cache, "org/name", tmp_path / "preset", absent=hub.BESIDE)
+    again = BertMaskedLM.from_preset("hf://org/name")
+    assert_same(model, again)
+    assert again.tokenizer == small_tokenizer()
+    assert caplog.messages == []
+
+
 def test_revisions(cache, tmp_path):
     old, new = drawn(BertMaskedLM, seed=3), drawn(BertMaskedLM, seed=5)
     put(cache, "org/name", exported(tmp_path / "old", old), OLD, "v1")
