@@ -15,6 +15,7 @@ from bertkeras.errors import BertKerasError
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
 from bertkeras.models.pretrainer import masked_lm_head
+from bertkeras.text.encoding import padded
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 
@@ -91,14 +92,10 @@ class BertMaskedLM(PresetModel):
                 )
         if not texts:
             return []
-        length = max(len(encoding.ids) for encoding in encodings)
+        token_ids, padding_mask = padded([encoding.ids for encoding in encodings], self.tokenizer.pad_id)
         predictions = max(len(places) for places in blanks)
-        token_ids = np.full((len(texts), length), self.tokenizer.pad_id, "int32")
-        padding_mask = np.zeros((len(texts), length), "bool")
         mask_positions = np.zeros((len(texts), predictions), "int32")
-        for row, (encoding, places) in enumerate(zip(encodings, blanks, strict=True)):
-            token_ids[row, : len(encoding.ids)] = encoding.ids
-            padding_mask[row, : len(encoding.ids)] = True
+        for row, places in enumerate(blanks):
             mask_positions[row, : len(places)] = places
         logits = self(
             {"token_ids": token_ids, "padding_mask": padding_mask, "mask_positions": mask_positions}, training=False

@@ -12,6 +12,7 @@ from bertkeras.errors import BertKerasError
 from bertkeras.layers import MaskedLMHead, NextSentenceHead
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
+from bertkeras.models.losses import cross_entropy
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 
@@ -137,7 +138,7 @@ def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[st
         logits = outputs[f"{kind}_logits"]
         logits = ops.reshape(ops.cast(logits, "float32"), (-1, logits.shape[-1]))  # (targets, classes)
         targets, weights = ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,))
-        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        losses = cross_entropy(targets, logits)
         # a maximum: XLA on a CPU computes an argmax over the vocabulary slowly; classes that tie share the point
         best = ops.max(logits, axis=-1, keepdims=True)
         ties = ops.sum(ops.cast(logits == best, "float32"), axis=-1)

@@ -13,6 +13,7 @@ from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
+from bertkeras.text.encoding import padded
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 POOLINGS = ("cls", "mean", "max")
@@ -104,11 +105,7 @@ class BertTextEmbedder(PresetModel):
         by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))  # little padding in each batch
         for begin in range(0, len(rows), batch_size):
             batch = by_length[begin : begin + batch_size]
-            length = len(rows[batch[-1]])
-            token_ids = np.full((len(batch), length), self.tokenizer.pad_id, "int32")
-            for row, index in enumerate(batch):
-                token_ids[row, : len(rows[index])] = rows[index]
-            sizes = np.array([len(rows[index]) for index in batch])
-            outputs = self({"token_ids": token_ids, "padding_mask": np.arange(length) < sizes[:, None]}, training=False)
+            token_ids, padding_mask = padded([rows[index] for index in batch], self.tokenizer.pad_id)
+            outputs = self({"token_ids": token_ids, "padding_mask": padding_mask}, training=False)
             vectors[batch] = ops.convert_to_numpy(ops.cast(outputs, "float32"))
         return vectors

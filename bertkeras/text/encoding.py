@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bertkeras.errors import BertKerasError
 
 if TYPE_CHECKING:
@@ -64,6 +66,15 @@ def assemble(
         if special_ids:
             row._extend([special_ids[1]], segment, [(0, 0)], ["[SEP]"])
     return row
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids filled up: `token_ids` int32 and `padding_mask`, `True` = a token, both `(rows, longest)`."""
+    sizes = np.array([len(row) for row in rows])
+    padding_mask = np.arange(sizes.max(initial=0)) < sizes[:, None]
+    token_ids = np.full(padding_mask.shape, pad_id, "int32")
+    token_ids[padding_mask] = [index for row in rows for index in row]
+    return token_ids, padding_mask
 
 
 def truncated_lengths(lengths: list[int], room: int) -> list[int]:

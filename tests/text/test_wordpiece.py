@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bertkeras.errors import BertKerasError
+from bertkeras.text.encoding import padded
 from bertkeras.text.wordpiece import WordPieceTokenizer
 from bertkeras.text.wordpiece_files import read_vocabulary
 
@@ -392,3 +393,10 @@ def test_published_vocabularies(name, size, lowercase):
     theirs = transformers.BertTokenizerFast(str(path), do_lower_case=lowercase)
     for text in HARD:
         assert tokenizer.encode(text, special_tokens_in_text=True).ids == theirs(text)["input_ids"]
+
+
+def test_padded():
+    token_ids, padding_mask = padded([[5, 6, 7], [], [8]], pad_id=3)
+    assert token_ids.tolist() == [[5, 6, 7], [3, 3, 3], [8, 3, 3]]
+    assert padding_mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert (token_ids.dtype, padding_mask.dtype) == ("int32", "bool")

@@ -1,0 +1,210 @@
+"""What each subcommand of `bertkeras` does with its options.
+
+Heavy modules are imported by the command that needs them, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkeras.errors import BertKerasError
+
+if TYPE_CHECKING:
+    from bertkeras.training.pretrain_config import PretrainConfig
+
+
+def config_of(options: argparse.Namespace) -> PretrainConfig:
+    """The options given on the command line over those of the TOML file over the defaults."""
+    from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+
+    values = load_toml(options.config) if getattr(options, "config", None) else {}
+    return PretrainConfig(**{**values, **given(options)})
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    from bertkeras.training.pretrain_config import PretrainConfig
+
+    names = {field.name for field in dataclasses.fields(PretrainConfig)}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def display() -> Any:
+    from rich.console import Console
+
+    from bertkeras.training.progress import Display
+
+    return Display(Console())
+
+
+def new_folder(path: str) -> Path:
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BertKerasError(f"{folder} is not empty; nothing was changed, choose another --output")
+    return folder
+
+
+def train_tokenizer(options: argparse.Namespace) -> None:
+    from bertkeras.text.corpus import Corpus
+    from bertkeras.text.wordpiece import WordPieceTokenizer
+
+    folder, config = new_folder(options.output), config_of(options)
+    corpus = Corpus(config.corpus, config.corpus_format, config.field)
+    tokenizer = WordPieceTokenizer.train(corpus, config.vocabulary_size, lowercase=config.lowercase)
+    tokenizer.save(folder)
+    print(f"{tokenizer.vocabulary_size} word pieces in {folder}")
+
+
+def prepare_rows(options: argparse.Namespace) -> None:
+    from bertkeras.pipelines.prepare import prepare
+    from bertkeras.text.corpus import Corpus
+    from bertkeras.text.wordpiece import WordPieceTokenizer
+
+    config = config_of(options)
+    if config.tokenizer is None:
+        raise BertKerasError("--tokenizer is needed: a folder made by bertkeras train-tokenizer")
+    tokenizer = WordPieceTokenizer.load(config.tokenizer)
+    if Path(options.output).is_dir() and not any(Path(options.output).iterdir()):
+        Path(options.output).rmdir()
+    with display().counting() as count:
+        prepared = prepare(
+            Corpus(config.corpus, config.corpus_format, config.field),
+            tokenizer,
+            options.output,
+            config.row_options(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id),
+            passes=config.passes,
+            held_out_share=config.held_out_share,
+            segmenter=load_segmenter(options.segmenter),
+            progress=count,
+        )
+    print_table(prepared.statistics)
+
+
+def load_segmenter(name: str | None) -> Callable[[str], list[str]] | None:
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BertKerasError(f"--segmenter {name}: {error}; write MODULE:FUNCTION, such as jieba:lcut") from error
+
+
+def run_pretrain(options: argparse.Namespace) -> None:
+    from bertkeras.training.pretrain import describe, pretrain, resume
+
+    if options.resume:
+        if options.config or given(options):
+            raise BertKerasError("--resume goes on with the options of the run; give no others")
+        resume(options.resume, display=display())
+        print(f"report: {Path(options.resume) / 'report.html'}")
+        return
+    config = config_of(options)
+    if options.dry_run:
+        print(config.to_toml())
+        print_table(describe(config))
+        return
+    pretrain(config, options.output, display=display())
+    print(f"report: {Path(options.output) / 'report.html'}")
+
+
+def fill_mask(options: argparse.Namespace) -> None:
+    from bertkeras.models import BertMaskedLM
+    from bertkeras.training.progress import filled_text
+
+    if options.top_k < 1:
+        raise BertKerasError(f"--top-k must be at least 1, got {options.top_k}")
+    sentences = options.sentences or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not sentences:
+        raise BertKerasError("no sentence; give one with [MASK] in it")
+    model = BertMaskedLM.from_preset(options.preset)
+    for sentence, blanks in zip(sentences, model.fill_mask(sentences, top_k=options.top_k), strict=True):
+        if options.json:
+            found = [[dataclasses.asdict(filling) for filling in blank] for blank in blanks]
+            print(json.dumps({"sentence": sentence, "blanks": found}, ensure_ascii=False))
+        else:
+            print(filled_text(sentence, blanks))
+
+
+def evaluate_run(options: argparse.Namespace) -> None:
+    from bertkeras.models import BertPretrainer
+    from bertkeras.pipelines.prepare import Prepared
+    from bertkeras.training.evaluate import evaluate
+    from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+
+    folder = Path(options.preset)
+    model = BertPretrainer.from_preset(folder)
+    config = PretrainConfig(**load_toml(folder / "config.toml"))
+    prepared = Prepared.open(options.prepared or config.prepared or folder / "prepared")
+    if model.tokenizer is None or prepared.train.tokenizer != model.tokenizer.fingerprint():
+        raise BertKerasError(f"{prepared.folder} was made with another tokenizer than that of {folder}")
+    masking = config.masking(model.tokenizer, prepared.held_out.options.max_sequence_length)
+    print_table(evaluate(model, prepared.held_out, masking, prepared.ngrams))
+
+
+def info(options: argparse.Namespace) -> None:
+    from bertkeras.checkpoints.presets import CONFIG_FILE, has_tokenizer, read_preset
+    from bertkeras.training.metrics import read_metrics
+
+    folder = Path(options.folder)
+    if not folder.is_dir():
+        raise BertKerasError(f"{folder}: no such folder")
+    facts: dict[str, Any] = {}
+    if (folder / CONFIG_FILE).is_file():
+        preset = read_preset(folder)
+        facts |= {"model": preset.model, "parameters": sum(array.size for array in preset.arrays.values())}
+        facts |= preset.config.to_dict() | preset.options
+    for name in ("summary.json", "prepared.json"):
+        if (folder / name).is_file():
+            facts |= json.loads((folder / name).read_text(encoding="utf-8"))
+    if not facts and (rows := read_metrics(folder / "metrics.jsonl")):
+        facts |= {"unfinished": "go on with bertkeras pretrain --resume", **rows[-1]}
+    if has_tokenizer(folder):
+        from bertkeras.text.wordpiece import WordPieceTokenizer
+
+        tokenizer = WordPieceTokenizer.load(folder)
+        facts |= {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer": tokenizer.fingerprint()}
+    if not facts:
+        raise BertKerasError(f"{folder} holds no run, preset, tokenizer or prepared text")
+    print_table(facts)
+
+
+def convert(options: argparse.Namespace) -> None:
+    from bertkeras.checkpoints.read import read_checkpoint
+    from bertkeras.checkpoints.write import write_checkpoint
+    from bertkeras.models.base import load_tokenizer
+
+    folder = new_folder(options.output)
+    preset = read_checkpoint(options.source)
+    tokenizer = load_tokenizer(preset.tokenizer, options.lowercase)
+    with tempfile.TemporaryDirectory() as trial:
+        target = Path(trial) / "model" if options.dry_run else folder
+        write_checkpoint(target, preset, options.to, tokenizer, options.other_gelu)
+        print_table(
+            {
+                "model": preset.model or "unknown",
+                "parameters": sum(array.size for array in preset.arrays.values()),
+                "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocabulary_size:,} word pieces",
+                "would write" if options.dry_run else "wrote": options.to,
+                **{
+                    os.fspath(folder / path.relative_to(target)): f"{path.stat().st_size:,} bytes"
+                    for path in sorted(target.rglob("*"))
+                    if path.is_file()
+                },
+            }
+        )
+
+
+def print_table(values: dict[str, Any]) -> None:
+    width = max(map(len, values))
+    for name, value in values.items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" if isinstance(value, float) else value
+        print(f"{name:<{width}}  {shown}")
