@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, machine, today, versions, write_section, write_text
 from bertkeras import BertMaskedLM
-from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import ROWS
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run folder")
     folder = parser.parse_args().run
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    config = PretrainConfig(**load_toml(folder / "config.toml"))
+    config = PretrainConfig(**PretrainConfig.load_toml(folder / "config.toml"))
     fillings = BertMaskedLM.from_preset(folder).fill_mask(config.sentences, top_k=3)
     filled = {
         sentence: [[filling.token, round(filling.probability, 3)] for filling in blanks[0]]

@@ -6,8 +6,10 @@ from bertkeras.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bertkeras.config import BertConfig
+    from bertkeras.datasets.knowledge import Knowledge
     from bertkeras.errors import BertKerasError
     from bertkeras.layers import (
+        CRF,
         BertEmbeddings,
         MaskedLMHead,
         MultiHeadSelfAttention,
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
         BertMaskedLM,
         BertPretrainer,
         BertQuestionAnswerer,
+        BertSeq2Seq,
         BertTextClassifier,
         BertTextEmbedder,
         BertTokenClassifier,
+        find_entities,
+        gibbs_sample,
+        mask_predict,
+        seq2seq_rows,
+        zero_shot,
     )
     from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -33,6 +41,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "BertConfig": "config",
         "BertKerasError": "errors",
+        "Knowledge": "datasets.knowledge",
+        "CRF": "layers",
         "BertEmbeddings": "layers",
         "MaskedLMHead": "layers",
         "MultiHeadSelfAttention": "layers",
@@ -43,14 +53,21 @@ __getattr__, __dir__ = lazy_names(
         "BertMaskedLM": "models",
         "BertPretrainer": "models",
         "BertQuestionAnswerer": "models",
+        "BertSeq2Seq": "models",
         "BertTextClassifier": "models",
         "BertTextEmbedder": "models",
         "BertTokenClassifier": "models",
+        "find_entities": "models",
+        "gibbs_sample": "models",
+        "mask_predict": "models",
+        "seq2seq_rows": "models",
+        "zero_shot": "models",
         "WordPieceTokenizer": "text.wordpiece",
     },
 )
 
 __all__ = [
+    "CRF",
     "BertBackbone",
     "BertConfig",
     "BertEmbeddings",
@@ -58,9 +75,11 @@ __all__ = [
     "BertMaskedLM",
     "BertPretrainer",
     "BertQuestionAnswerer",
+    "BertSeq2Seq",
     "BertTextClassifier",
     "BertTextEmbedder",
     "BertTokenClassifier",
+    "Knowledge",
     "MaskedLMHead",
     "MultiHeadSelfAttention",
     "NextSentenceHead",
@@ -68,4 +87,9 @@ __all__ = [
     "TransformerEncoderBlock",
     "WordPieceTokenizer",
     "__version__",
+    "find_entities",
+    "gibbs_sample",
+    "mask_predict",
+    "seq2seq_rows",
+    "zero_shot",
 ]

@@ -13,7 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bertkeras.checkpoints import FORMATS
-from bertkeras.commands import convert, evaluate_run, fill_mask, info, prepare_rows, run_pretrain, train_tokenizer
+from bertkeras.commands import (
+    config_class,
+    convert,
+    evaluate_run,
+    fill_mask,
+    info,
+    predict,
+    prepare_rows,
+    run_finetune,
+    run_pretrain,
+    train_tokenizer,
+)
 from bertkeras.errors import BertKerasError, Interrupted
 
 
@@ -78,7 +89,8 @@ def import_quietly() -> None:
 
 
 def complain(message: str, exit_code: int) -> int:
-    print(f"bertkeras: {' '.join(message.split())}", file=sys.stderr)
+    for line in message.splitlines():  # the problems of a file have a line each
+        print(f"bertkeras: {' '.join(line.split())}", file=sys.stderr)
     return exit_code
 
 
@@ -125,6 +137,35 @@ def make_parser() -> Parser:
     run.add_argument("--dry-run", action="store_true", help="check the options, print the sizes, and stop")
     add_fields(run, None)
 
+    tune = command(
+        "finetune",
+        run_finetune,
+        "Fit a pretrained model to a task, and compare it with a cheap baseline.",
+        "bertkeras finetune --task classification --train a.tsv --dev b.tsv --test c.tsv --epochs 2 --output run\n"
+        "  bertkeras finetune --task entities --dataset wnut17 --seeds 3 --output runs/wnut17\n"
+        "  bertkeras finetune --resume run",
+    )
+    where = tune.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output", "--out", metavar="FOLDER", help="new folder for the run")
+    where.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, with its own options")
+    tune.add_argument("--config", metavar="FILE", help="options from a TOML file; options given here win")
+    tune.add_argument("--dry-run", action="store_true", help="read the data, print what would be done, and stop")
+    add_fields(tune, None, "finetune")
+
+    guess = command(
+        "predict",
+        predict,
+        "What a fine-tuned model says of texts, as a JSON object a line.",
+        "bertkeras predict run --text 'A joy from start to end.'\n"
+        "  bertkeras predict run reviews.tsv > said.jsonl\n"
+        '  echo \'{"question": "Who?", "context": "Ada wrote it."}\' | bertkeras predict run',
+    )
+    guess.add_argument("preset", metavar="RUN", help="a run of bertkeras finetune, or a preset of a task model")
+    guess.add_argument("file", nargs="?", metavar="FILE", help="texts: .tsv, .csv, .jsonl, or .txt with one a line")
+    guess.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
+    guess.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: 32)")
+    guess.add_argument("--top-k", type=int, default=1, metavar="K", help="answers to each question (default: 1)")
+
     fill = command(
         "fill-mask",
         fill_mask,
@@ -141,11 +182,12 @@ def make_parser() -> Parser:
     score = command(
         "evaluate",
         evaluate_run,
-        "Held-out masked-LM and next-sentence figures, beside unigram and bigram baselines.",
-        "bertkeras evaluate runs/demo",
+        "How good a run is: of pretraining on held-out text, of fine-tuning on labelled examples; with baselines.",
+        "bertkeras evaluate runs/demo\n  bertkeras evaluate run --test other.tsv",
     )
-    score.add_argument("preset", metavar="RUN", help="a run of bertkeras pretrain")
+    score.add_argument("preset", metavar="RUN", help="a run of bertkeras pretrain or bertkeras finetune")
     score.add_argument("--prepared", metavar="FOLDER", help="other text, made by bertkeras prepare with its tokenizer")
+    score.add_argument("--test", metavar="FILE", help="other labelled examples, for a fine-tuned model")
 
     change = command(
         "convert",
@@ -188,13 +230,13 @@ def add_output(parser: Parser, help: str) -> None:
     parser.add_argument("--output", required=True, metavar="FOLDER", help=help)
 
 
-def add_fields(parser: Parser, names: Sequence[str] | None) -> None:
-    """Add the options of `PretrainConfig`, all or the named ones; an option not given is absent from the result."""
-    from bertkeras.training.pretrain_config import PretrainConfig
-
-    hints = typing.get_type_hints(PretrainConfig)
+def add_fields(parser: Parser, names: Sequence[str] | None, command: str = "pretrain") -> None:
+    """Add the options of a run, all or the named ones; an option not given is absent from the result."""
+    config = config_class(command)
+    parser.set_defaults(config_of_command=command)
+    hints = typing.get_type_hints(config)
     groups: dict[str, Any] = {}
-    for field in dataclasses.fields(PretrainConfig):
+    for field in dataclasses.fields(config):
         if names is not None and field.name not in names:
             continue
         group = field.metadata["group"]

@@ -14,26 +14,28 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertkeras.errors import BertKerasError
 
-if TYPE_CHECKING:
+
+def config_class(command: str) -> type[Any]:
+    """The table of options of a command."""
+    from bertkeras.training.finetune_config import FinetuneConfig
     from bertkeras.training.pretrain_config import PretrainConfig
 
+    return FinetuneConfig if command == FinetuneConfig.command else PretrainConfig
 
-def config_of(options: argparse.Namespace) -> PretrainConfig:
+
+def config_of(options: argparse.Namespace) -> Any:
     """The options given on the command line over those of the TOML file over the defaults."""
-    from bertkeras.training.pretrain_config import PretrainConfig, load_toml
-
-    values = load_toml(options.config) if getattr(options, "config", None) else {}
-    return PretrainConfig(**{**values, **given(options)})
+    config = config_class(options.config_of_command)
+    values = config.load_toml(options.config) if getattr(options, "config", None) else {}
+    return config(**{**values, **given(options)})
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
-    from bertkeras.training.pretrain_config import PretrainConfig
-
-    names = {field.name for field in dataclasses.fields(PretrainConfig)}
+    names = {field.name for field in dataclasses.fields(config_class(options.config_of_command))}
     return {name: value for name, value in vars(options).items() if name in names}
 
 
@@ -116,6 +118,40 @@ def run_pretrain(options: argparse.Namespace) -> None:
     print(f"report: {Path(options.output) / 'report.html'}")
 
 
+def run_finetune(options: argparse.Namespace) -> None:
+    from bertkeras.training.finetune import describe, finetune, resume
+
+    if options.resume:
+        if options.config or given(options):
+            raise BertKerasError("--resume goes on with the options of the run; give no others")
+        resume(options.resume, display=display())
+        return
+    config = config_of(options)
+    if options.dry_run:
+        print(config.to_toml())
+        print_table(describe(config))
+        return
+    finetune(config, options.output, display=display())
+    if (Path(options.output) / "report.html").is_file():
+        print(f"report: {Path(options.output) / 'report.html'}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    from bertkeras.training.predict import predictions
+
+    if options.batch_size < 1 or options.top_k < 1:
+        raise BertKerasError("--batch-size and --top-k must be at least 1")
+    if options.text and options.file:
+        raise BertKerasError("give a file or --text, not both")
+    source: Any = options.file
+    if options.text:
+        source = [json.dumps({"text": text}) for text in options.text]
+    elif source is None:
+        source = sys.stdin
+    for found in predictions(options.preset, source, batch_size=options.batch_size, top_k=options.top_k):
+        print(json.dumps(found, ensure_ascii=False))
+
+
 def fill_mask(options: argparse.Namespace) -> None:
     from bertkeras.models import BertMaskedLM
     from bertkeras.training.progress import filled_text
@@ -138,16 +174,30 @@ def evaluate_run(options: argparse.Namespace) -> None:
     from bertkeras.models import BertPretrainer
     from bertkeras.pipelines.prepare import Prepared
     from bertkeras.training.evaluate import evaluate
-    from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+    from bertkeras.training.pretrain_config import PretrainConfig
 
     folder = Path(options.preset)
+    if (folder / "config.toml").is_file() and is_finetuned(folder / "config.toml"):
+        from bertkeras.training.finetune import evaluate_again
+
+        print_table(evaluate_again(folder, options.test))
+        return
+    if options.test:
+        raise BertKerasError(f"{folder} is no run of bertkeras finetune; --test is for these")
     model = BertPretrainer.from_preset(folder)
-    config = PretrainConfig(**load_toml(folder / "config.toml"))
+    config = PretrainConfig(**PretrainConfig.load_toml(folder / "config.toml"))
     prepared = Prepared.open(options.prepared or config.prepared or folder / "prepared")
     if model.tokenizer is None or prepared.train.tokenizer != model.tokenizer.fingerprint():
         raise BertKerasError(f"{prepared.folder} was made with another tokenizer than that of {folder}")
     masking = config.masking(model.tokenizer, prepared.held_out.options.max_sequence_length)
     print_table(evaluate(model, prepared.held_out, masking, prepared.ngrams))
+
+
+def is_finetuned(path: Path) -> bool:
+    """Whether a `config.toml` is that of a fine-tuning run."""
+    import tomllib
+
+    return "task" in tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def info(options: argparse.Namespace) -> None:

@@ -111,6 +111,12 @@ class BertConfig:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
+# Choices of the task models, here so that the command line can name them before Keras is imported
+TEXT_TASKS = ("single_label", "multi_label", "regression")
+DECODERS = ("softmax", "crf")
+POOLINGS = ("cls", "mean", "max")
+OBJECTIVES = ("contrastive", "cosine")
+
 # (num_layers, hidden_dim, num_heads)
 SIZES = {
     "tiny": (2, 128, 2),

@@ -7,7 +7,7 @@ import signal
 
 
 class BertKerasError(ValueError):
-    """Bad input: the message says in one line what is wrong, where, and what to do.
+    """Bad input: the message says in one line what is wrong, where, and what to do; of a file it may list problems.
 
     The command line prints it without a traceback and exits with code 2.
     """
@@ -21,9 +21,9 @@ class Interrupted(Exception):
         exit_code: What a shell expects of a program stopped by that signal.
     """
 
-    def __init__(self, signal_name: str, step: int, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, signal_name: str, step: int, folder: str | os.PathLike[str], command: str = "pretrain") -> None:
         super().__init__(
-            f"stopped by {signal_name} at step {step}, all saved; go on with: bertkeras pretrain --resume {folder}"
+            f"stopped by {signal_name} at step {step}, all saved; go on with: bertkeras {command} --resume {folder}"
         )
         self.signal_name = signal_name
         self.exit_code = 128 + signal.Signals[signal_name].value

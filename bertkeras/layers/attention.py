@@ -89,23 +89,41 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         query_positions: Any = None,
         training: bool | None = None,
     ) -> Any:
+        query, key, value = self.project(inputs)  # each (batch, heads, length, head_dim)
+        mask = None if attention_mask is None else broadcast_mask(attention_mask)
+        if query_positions is not None:
+            query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
+            if mask is not None and mask.shape[2] != 1:
+                mask = ops.take_along_axis(mask, query_positions[:, None, :, None], axis=2)
+        outputs, probabilities = self.attend(query, key, value, mask, training=training)
+        return (outputs, probabilities) if return_attention_scores else outputs
+
+    def project(self, inputs: Any) -> tuple[Any, Any, Any]:
+        """`Q`, `K` and `V` of `inputs` `(batch, length, hidden_dim)`, each `(batch, num_heads, length, head_dim)`."""
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
         qkv = self.qkv_dense(inputs)  # (batch, length, 3 * hidden_dim)
         query, key, value = (
             ops.transpose(ops.reshape(x, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
             for x in ops.split(qkv, 3, axis=-1)
-        )  # each (batch, heads, length, head_dim)
-        if query_positions is not None:
-            query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
+        )
+        return query, key, value
 
+    def attend(
+        self, query: Any, key: Any, value: Any, mask: Any = None, training: bool | None = None
+    ) -> tuple[Any, Any]:
+        """The outputs `(batch, queries, hidden_dim)` and the probabilities `(batch, num_heads, queries, keys)`.
+
+        Args:
+            query: `(batch, num_heads, queries, head_dim)`.
+            key: `(batch, num_heads, keys, head_dim)`; the keys may be those of other positions than the queries.
+            value: As `key`.
+            mask: Boolean, `(batch, 1 or num_heads, 1 or queries, keys)`.
+            training: Whether dropout is on.
+        """
         query = query * ops.cast(self.head_dim**-0.5, query.dtype)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, length, length)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, queries, keys)
         scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
-        mask = None
-        if attention_mask is not None:
-            mask = broadcast_mask(attention_mask)
-            if query_positions is not None and mask.shape[2] != 1:
-                mask = ops.take_along_axis(mask, query_positions[:, None, :, None], axis=2)
+        if mask is not None:
             # -1e9 vanishes after the exponential; -inf would give NaN where a position sees nothing
             scores = scores + ops.cast(ops.logical_not(mask), scores.dtype) * -1e9
         probabilities = ops.softmax(scores, axis=-1)
@@ -115,11 +133,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         probabilities = ops.cast(probabilities, value.dtype)
 
         dropped = self.attention_dropout(probabilities, training=training)
-        context = ops.matmul(dropped, value)  # (batch, heads, length, head_dim)
+        context = ops.matmul(dropped, value)  # (batch, heads, queries, head_dim)
         context = ops.transpose(context, (0, 2, 1, 3))
-        context = ops.reshape(context, (batch, ops.shape(query)[2], self.num_heads * self.head_dim))
-        outputs = self.output_dense(context)  # (batch, length, hidden_dim)
-        return (outputs, probabilities) if return_attention_scores else outputs
+        batch, queries = ops.shape(context)[0], ops.shape(context)[1]
+        context = ops.reshape(context, (batch, queries, self.num_heads * self.head_dim))
+        return self.output_dense(context), probabilities
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

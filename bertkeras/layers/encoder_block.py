@@ -103,28 +103,27 @@ class TransformerEncoderBlock(keras.layers.Layer):
         output_positions: Any = None,
         training: bool | None = None,
     ) -> Any:
-        attended, scores = inputs, None
-        if self.norm_first:
-            attended = self.attention_norm(attended)
         attended = self.attention(
-            attended,
+            self.attention_norm(inputs) if self.norm_first else inputs,
             attention_mask,
             return_attention_scores=return_attention_scores,
             query_positions=output_positions,
             training=training,
         )
-        if return_attention_scores:
-            attended, scores = attended
+        attended, scores = attended if return_attention_scores else (attended, None)
         if output_positions is not None:
             inputs = take_positions(inputs, output_positions)  # (batch, n, hidden_dim)
+        x = self.after_attention(inputs, attended, training=training)
+        return (x, scores) if return_attention_scores else x
+
+    def after_attention(self, inputs: Any, attended: Any, training: bool | None = None) -> Any:
+        """The block from `attended` on, the attention's output at the positions of `inputs`, both of one shape."""
         x = inputs + self.attention_output_dropout(attended, training=training)
         if not self.norm_first:
             x = self.attention_norm(x)
         hidden = self.feed_forward(self.feed_forward_norm(x) if self.norm_first else x)
         x = x + self.feed_forward_dropout(hidden, training=training)
-        if not self.norm_first:
-            x = self.feed_forward_norm(x)
-        return (x, scores) if return_attention_scores else x
+        return x if self.norm_first else self.feed_forward_norm(x)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -28,7 +28,8 @@ class BertBackbone(PresetModel):
         inputs: A dictionary of `(batch, length)` tensors. `token_ids` (integers) is required. `segment_ids`
             (integers) defaults to zero. `padding_mask` (boolean, `True` = a token) defaults to all tokens. Rows
             that hold several sequences give `sequence_ids` instead of the mask (1, 2, ... in each row, 0 =
-            padding), so that no sequence sees another, and `position_ids` that start anew in each.
+            padding), so that no sequence sees another, and `position_ids` that start anew in each. Any other rule
+            of who sees whom is an `attention_mask` instead, `(batch, length, length)` boolean, queries by keys.
         output_positions: `(batch, n)` integers: the positions whose vectors are wanted, all if `None`. The last
             block then leaves the others out: with one in six masked, it does a quarter of its work, and the vectors
             asked for are the same.
@@ -163,11 +164,16 @@ class BertBackbone(PresetModel):
 
 
 def attention_mask(inputs: dict[str, Any]) -> Any:
-    """Who may attend to whom: the padding mask, or for packed rows `(batch, length, length)`."""
-    padding_mask, sequence_ids = inputs.get("padding_mask"), inputs.get("sequence_ids")
-    if sequence_ids is None:
-        return padding_mask
-    if padding_mask is not None:
-        raise BertKerasError("give padding_mask or sequence_ids, not both: a packed row marks its padding with id 0")
+    """Who may attend to whom: the padding mask, or `(batch, length, length)` as given or of packed rows."""
+    names = ("padding_mask", "sequence_ids", "attention_mask")
+    given = [name for name in names if inputs.get(name) is not None]
+    if len(given) > 1:
+        raise BertKerasError(
+            f"give {' or '.join(given)}, not both: a packed row marks its padding with id 0, and an attention_mask "
+            "says of every position who sees it"
+        )
+    if given != ["sequence_ids"]:
+        return inputs[given[0]] if given else None
+    sequence_ids = inputs["sequence_ids"]
     same = ops.equal(sequence_ids[:, :, None], sequence_ids[:, None, :])
     return ops.logical_and(same, sequence_ids[:, None, :] > 0)

@@ -115,7 +115,8 @@ class PresetModel(keras.Model):
         options = preset.options if same else {}
         options = {name: options[name] for name in cls.preset_options if name in options}
         if kwargs.get("num_classes", options.get("num_classes")) != options.get("num_classes"):
-            options.pop("labels", None)  # they name other classes
+            for name in ("labels", "thresholds"):  # those of other classes
+                options.pop(name, None)
         try:
             model = cls(preset.config, **{**options, **kwargs})
         except TypeError as error:

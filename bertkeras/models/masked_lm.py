@@ -15,6 +15,7 @@ from bertkeras.errors import BertKerasError
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
 from bertkeras.models.pretrainer import masked_lm_head
+from bertkeras.models.running import as_list, needed_tokenizer
 from bertkeras.text.encoding import padded
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -75,41 +76,55 @@ class BertMaskedLM(PresetModel):
             BertKerasError: No tokenizer, more pieces asked for than there are, a text without `[MASK]`, or one
                 longer than the position table.
         """
-        if self.tokenizer is None:
-            raise BertKerasError("fill_mask needs a tokenizer: pass tokenizer=... or load a preset that holds one")
-        if not 1 <= top_k <= self.tokenizer.vocabulary_size:
-            raise BertKerasError(f"top_k must be between 1 and {self.tokenizer.vocabulary_size}, got {top_k}")
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        encodings = [self.tokenizer.encode(text, special_tokens_in_text=True) for text in texts]
-        blanks = [[i for i, piece in enumerate(e.ids) if piece == self.tokenizer.mask_id] for e in encodings]
-        limit = self.config.max_sequence_length
-        for text, encoding, places in zip(texts, encodings, blanks, strict=True):
-            if not places:
-                raise BertKerasError(f"no [MASK] in {text!r}; write [MASK] where a word is to be found")
-            if len(encoding.ids) > limit:
-                raise BertKerasError(
-                    f"{len(encoding.ids)} pieces in {text[:40]!r}..., but the model reads at most {limit}; shorten it"
-                )
+        tokenizer = needed_tokenizer(self.tokenizer, "fill_mask")
+        if not 1 <= top_k <= tokenizer.vocabulary_size:
+            raise BertKerasError(f"top_k must be between 1 and {tokenizer.vocabulary_size}, got {top_k}")
+        texts = as_list(texts)
         if not texts:
             return []
-        token_ids, padding_mask = padded([encoding.ids for encoding in encodings], self.tokenizer.pad_id)
-        predictions = max(len(places) for places in blanks)
-        mask_positions = np.zeros((len(texts), predictions), "int32")
-        for row, places in enumerate(blanks):
-            mask_positions[row, : len(places)] = places
-        logits = self(
-            {"token_ids": token_ids, "padding_mask": padding_mask, "mask_positions": mask_positions}, training=False
-        )
-        logits = logits[..., : self.tokenizer.vocabulary_size]  # the table may have rows that are no piece
+        inputs, blanks = rows_with_blanks(texts, tokenizer, self.config.max_sequence_length)
+        logits = self(inputs, training=False)
+        logits = logits[..., : tokenizer.vocabulary_size]  # the table may have rows that are no piece
         probabilities = ops.convert_to_numpy(ops.softmax(ops.cast(logits, "float32"), axis=-1))
         best = np.argsort(-probabilities, axis=-1)[..., :top_k]
         return [
             [
                 [
-                    Filling(self.tokenizer.id_to_token(int(piece)), float(probabilities[row, blank, piece]))
+                    Filling(tokenizer.id_to_token(int(piece)), float(probabilities[row, blank, piece]))
                     for piece in best[row, blank]
                 ]
                 for blank in range(len(places))
             ]
             for row, places in enumerate(blanks)
         ]
+
+
+def rows_with_blanks(
+    texts: Sequence[str], tokenizer: WordPieceTokenizer, limit: int
+) -> tuple[dict[str, np.ndarray], list[list[int]]]:
+    """Texts in which `[MASK]` is a blank, as inputs of a `BertMaskedLM`, and the places of each text's blanks.
+
+    Args:
+        texts: At least one, each with at least one `[MASK]`.
+        tokenizer: Turns them into ids.
+        limit: How many pieces the model reads at most.
+
+    Returns:
+        `token_ids` and `padding_mask` `(texts, length)` and `mask_positions` `(texts, most blanks of a text)`, filled
+        up with 0; and for each text the places of its blanks in the row.
+
+    Raises:
+        BertKerasError: A text without `[MASK]`, or one that is too long.
+    """
+    encodings = tokenizer.encode_batch(texts, special_tokens_in_text=True)
+    blanks = [[i for i, piece in enumerate(e.ids) if piece == tokenizer.mask_id] for e in encodings]
+    for text, encoding, places in zip(texts, encodings, blanks, strict=True):
+        if not places:
+            raise BertKerasError(f"no [MASK] in {text!r}; write [MASK] where a word is to be found")
+        if len(encoding.ids) > limit:
+            raise BertKerasError(
+                f"{len(encoding.ids)} pieces in {text[:40]!r}..., but the model reads at most {limit}; shorten it"
+            )
+    token_ids, padding_mask = padded([encoding.ids for encoding in encodings], tokenizer.pad_id)
+    mask_positions, _ = padded(blanks, 0)
+    return {"token_ids": token_ids, "padding_mask": padding_mask, "mask_positions": mask_positions}, blanks

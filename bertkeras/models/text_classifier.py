@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import ops
 
-from bertkeras.config import BertConfig
+from bertkeras.config import TEXT_TASKS, BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer
 from bertkeras.layers.dropout import Dropout
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
 from bertkeras.models.losses import cross_entropy, weighted_mean
+from bertkeras.models.running import as_list, checked_max_length, needed_tokenizer, outputs_of
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
-TASKS = ("single_label", "multi_label", "regression")
+
+@dataclass(frozen=True)
+class Classification:
+    """What a classifier says of a text.
+
+    Args:
+        labels: The class, or with several labels those above their thresholds; none for regression.
+        probabilities: Of every class, in [0, 1]; none for regression.
+        values: The numbers of a regression, one for each output.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+    values: tuple[float, ...] = ()
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -34,7 +50,10 @@ class BertTextClassifier(PresetModel):
             `(batch, num_classes)` of 0 and 1, binary cross-entropy) or `"regression"` (labels `(batch, num_classes)`,
             squared error).
         head_dropout: Dropout before the linear layer; `None` takes that of `config`.
-        tokenizer: Kept with the model in presets.
+        max_length: `classify` cuts longer texts to so many pieces; `None` takes all that the model can read.
+        temperature: Divides the logits before they become probabilities (Guo et al. 2017).
+        thresholds: With several labels, the probability from which each one holds; 0.5 by default.
+        tokenizer: Turns strings into ids; `classify` needs it.
 
     Call arguments:
         inputs: As for `BertBackbone`; a pair of texts is one row with two segments.
@@ -44,7 +63,15 @@ class BertTextClassifier(PresetModel):
         Logits, or for regression the numbers, `(batch, num_classes)`.
     """
 
-    preset_options: ClassVar[tuple[str, ...]] = ("num_classes", "labels", "task", "head_dropout")
+    preset_options: ClassVar[tuple[str, ...]] = (
+        "num_classes",
+        "labels",
+        "task",
+        "head_dropout",
+        "max_length",
+        "temperature",
+        "thresholds",
+    )
     new_parts: ClassVar[tuple[str, ...]] = ("classifier/", "backbone/pooler/")
 
     def __init__(
@@ -54,15 +81,25 @@ class BertTextClassifier(PresetModel):
         labels: Sequence[str] | None = None,
         task: str = "single_label",
         head_dropout: float | None = None,
+        max_length: int | None = None,
+        temperature: float = 1.0,
+        thresholds: Sequence[float] | None = None,
         tokenizer: WordPieceTokenizer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, **kwargs)
-        if task not in TASKS:
-            raise BertKerasError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        if task not in TEXT_TASKS:
+            raise BertKerasError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}")
+        if temperature <= 0:
+            raise BertKerasError(f"temperature must be above 0, got {temperature}")
+        if thresholds is not None and (task != "multi_label" or len(thresholds) != num_classes):
+            raise BertKerasError(f"thresholds are for multi_label, {num_classes} of them; got {list(thresholds)!r}")
         self.num_classes, self.labels = num_classes, checked_labels(labels, num_classes)
         self.task = task
         self.head_dropout = head_dropout
+        self.max_length = checked_max_length(max_length, self.config.max_sequence_length)
+        self.temperature = temperature
+        self.thresholds = None if thresholds is None else [float(threshold) for threshold in thresholds]
         self.backbone = BertBackbone(self.config, dtype=self.dtype_policy, name="backbone")
         self.dropout, self.classifier = classifier_head(self.config, num_classes, head_dropout, self.dtype_policy)
         self.build()
@@ -92,6 +129,54 @@ class BertTextClassifier(PresetModel):
         several = self.task == "multi_label"
         losses = ops.softplus(logits) - logits * targets if several else ops.square(logits - targets)
         return weighted_mean(ops.mean(losses, axis=-1), sample_weight)
+
+    def logits_of(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, batch_size: int = 32
+    ) -> np.ndarray:
+        """The model's outputs for texts, or pairs of texts, `(texts, num_classes)` float32, in their order."""
+        tokenizer = needed_tokenizer(self.tokenizer, "classify")
+        limit = self.max_length or self.config.max_sequence_length
+        second = None if pairs is None else as_list(pairs)
+        encodings = tokenizer.encode_batch(as_list(texts), second, max_length=limit)
+        rows = [(encoding.ids, encoding.segment_ids) for encoding in encodings]
+        found = outputs_of(self, rows, tokenizer.pad_id, batch_size)
+        return np.stack(found) if found else np.zeros((0, self.num_classes), "float32")
+
+    def classify(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, batch_size: int = 32
+    ) -> list[Classification]:
+        """What the model says of each text, or of each pair of texts.
+
+        Raises:
+            BertKerasError: No tokenizer, no strings, or not as many pairs as texts.
+        """
+        return self.classifications(self.logits_of(texts, pairs, batch_size))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of logits, of the same shape; in float64, so that those of a row sum to 1."""
+        scaled = logits.astype("float64") / self.temperature
+        if self.task == "multi_label":
+            return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
+        powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
+
+    def classifications(self, logits: np.ndarray) -> list[Classification]:
+        """The decisions that belong to logits `(texts, num_classes)`."""
+        if self.task == "regression":
+            return [Classification((), {}, tuple(map(float, row))) for row in logits]
+        names = self.labels or [str(index) for index in range(self.num_classes)]
+        probabilities = self.probabilities(logits)
+        if self.task == "multi_label":
+            chosen = probabilities >= np.array(self.thresholds or [0.5] * self.num_classes)
+        else:
+            chosen = np.arange(self.num_classes) == probabilities.argmax(axis=-1)[:, None]
+        return [
+            Classification(
+                tuple(name for name, is_chosen in zip(names, row_chosen, strict=True) if is_chosen),
+                dict(zip(names, map(float, row), strict=True)),
+            )
+            for row, row_chosen in zip(probabilities, chosen, strict=True)
+        ]
 
 
 def classifier_head(

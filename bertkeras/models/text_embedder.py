@@ -9,19 +9,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from bertkeras.config import BertConfig
+from bertkeras.config import OBJECTIVES, POOLINGS, BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
-from bertkeras.text.encoding import padded
+from bertkeras.models.losses import cross_entropy, weighted_mean
+from bertkeras.models.running import as_list, checked_max_length, needed_tokenizer, outputs_of
 from bertkeras.text.wordpiece import WordPieceTokenizer
-
-POOLINGS = ("cls", "mean", "max")
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
 class BertTextEmbedder(PresetModel):
     """`BertBackbone`, and of its vectors one for the whole text (Reimers and Gurevych 2019).
+
+    With `compile(optimizer)` and no loss, `fit` learns from pairs of texts: rows 0 and 1 of a batch are a pair, rows 2
+    and 3, and so on. With the objective `"contrastive"` every text must find its partner among those of the batch:
+    cross-entropy over cosines times `scale`, in both directions (Henderson et al. 2017). With `"cosine"` the cosine of
+    a pair shall be its label, `(batch,)`, the same for both of its rows: squared error.
 
     Args:
         config: A `BertConfig`, or a dictionary with its fields.
@@ -29,6 +33,8 @@ class BertTextEmbedder(PresetModel):
         normalize: Whether vectors get length 1, so that their products are cosines.
         max_length: `embed` cuts longer texts to so many pieces; `None` takes all that the model can read.
         with_pooler: Whether a pooler is carried along, unused, so that a checkpoint that has one keeps it.
+        objective: `"contrastive"` or `"cosine"`: how pairs are learned from.
+        scale: What cosines are multiplied with in the contrastive loss: 1 / temperature.
         tokenizer: Turns strings into ids; `embed` needs it.
 
     Call arguments:
@@ -41,7 +47,14 @@ class BertTextEmbedder(PresetModel):
     Reference: Sentence-BERT, https://arxiv.org/abs/1908.10084
     """
 
-    preset_options: ClassVar[tuple[str, ...]] = ("pooling", "normalize", "max_length", "with_pooler")
+    preset_options: ClassVar[tuple[str, ...]] = (
+        "pooling",
+        "normalize",
+        "max_length",
+        "with_pooler",
+        "objective",
+        "scale",
+    )
 
     def __init__(
         self,
@@ -50,20 +63,24 @@ class BertTextEmbedder(PresetModel):
         normalize: bool = True,
         max_length: int | None = None,
         with_pooler: bool = False,
+        objective: str = "contrastive",
+        scale: float = 20.0,
         tokenizer: WordPieceTokenizer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, **kwargs)
         if pooling not in POOLINGS:
             raise BertKerasError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if max_length is not None and not 2 < max_length <= self.config.max_sequence_length:
-            raise BertKerasError(
-                f"max_length must be between 3 and {self.config.max_sequence_length}, got {max_length!r}"
-            )
+        if objective not in OBJECTIVES:
+            raise BertKerasError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+        if scale <= 0:
+            raise BertKerasError(f"scale must be above 0, got {scale}")
         self.pooling = pooling
         self.normalize = normalize
-        self.max_length = max_length
+        self.max_length = checked_max_length(max_length, self.config.max_sequence_length)
         self.with_pooler = with_pooler
+        self.objective = objective
+        self.scale = scale
         self.backbone = BertBackbone(self.config, with_pooler=with_pooler, dtype=self.dtype_policy, name="backbone")
         if self.backbone.pooler is not None:
             self.backbone.pooler.trainable = False
@@ -90,22 +107,31 @@ class BertTextEmbedder(PresetModel):
     def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
         return (input_shape["token_ids"][0], self.config.hidden_dim)
 
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Any:
+        if self.loss is not None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        vectors = ops.normalize(ops.cast(y_pred, "float32"), axis=-1)
+        vectors = ops.reshape(vectors, (-1, 2, self.config.hidden_dim))
+        first, second = vectors[:, 0], vectors[:, 1]  # each (pairs, hidden_dim)
+        weights = None if sample_weight is None else sample_weight[::2]
+        if self.objective == "cosine":
+            labels = ops.cast(ops.reshape(y, (-1, 2))[:, 0], "float32")
+            return weighted_mean(ops.square(ops.sum(first * second, axis=-1) - labels), weights)
+        cosines = ops.matmul(first, ops.transpose(second)) * self.scale  # (pairs, pairs)
+        partner = ops.arange(ops.shape(cosines)[0])
+        losses = cross_entropy(partner, cosines) + cross_entropy(partner, ops.transpose(cosines))
+        return weighted_mean(losses / 2, weights)
+
     def embed(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
         """The vectors of texts, `(texts, hidden_dim)` float32, in their order.
 
         Raises:
             BertKerasError: No tokenizer, or no strings.
         """
-        if self.tokenizer is None:
-            raise BertKerasError("embed needs a tokenizer: pass tokenizer=... or load a preset that holds one")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        tokenizer = needed_tokenizer(self.tokenizer, "embed")
         limit = self.max_length or self.config.max_sequence_length
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, max_length=limit)]
-        vectors = np.zeros((len(rows), self.config.hidden_dim), "float32")
-        by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))  # little padding in each batch
-        for begin in range(0, len(rows), batch_size):
-            batch = by_length[begin : begin + batch_size]
-            token_ids, padding_mask = padded([rows[index] for index in batch], self.tokenizer.pad_id)
-            outputs = self({"token_ids": token_ids, "padding_mask": padding_mask}, training=False)
-            vectors[batch] = ops.convert_to_numpy(ops.cast(outputs, "float32"))
-        return vectors
+        encodings = tokenizer.encode_batch(as_list(texts), max_length=limit)
+        vectors = outputs_of(self, [(encoding.ids, None) for encoding in encodings], tokenizer.pad_id, batch_size)
+        return np.stack(vectors) if vectors else np.zeros((0, self.config.hidden_dim), "float32")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+
+from bertkeras.errors import BertKerasError
 
 # BERT decays neither biases nor layer norms (google-research/bert, optimization.py)
 NOT_DECAYED = ("bias", "gamma", "beta")
@@ -22,22 +24,48 @@ class AdamW(keras.optimizers.AdamW):
         learning_rate: A number or a schedule.
         weight_decay: Decoupled decay (Loshchilov and Hutter 2019), on kernels and embedding tables only.
         epsilon: BERT's 1e-6.
+        factors: What to multiply the learning rate with, by the path of a variable; 1 for those not named. Not on
+            torch.
         **kwargs: As for `keras.optimizers.AdamW`, such as `global_clipnorm` and `use_ema`.
+
+    Raises:
+        BertKerasError: `factors` on the torch backend, whose optimizer updates all variables at one rate.
     """
 
     def __init__(
-        self, learning_rate: Any = 1e-4, weight_decay: float = 0.01, epsilon: float = 1e-6, **kwargs: Any
+        self,
+        learning_rate: Any = 1e-4,
+        weight_decay: float = 0.01,
+        epsilon: float = 1e-6,
+        factors: Mapping[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
+        self.factors = dict(factors or {})
+        if self.factors and keras.backend.backend() == "torch":
+            raise BertKerasError("learning rates by variable (factors) work on TensorFlow and JAX, not on torch")
         self.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
 
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self.factors:  # on TensorFlow the variable comes without its path
+            path = self._trainable_variables[self._get_variable_index(variable)].path
+            learning_rate = learning_rate * self.factors.get(path, 1.0)
+        super().update_step(gradient, variable, learning_rate)
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        if self.factors and self.weight_decay is not None:
+            rate = self.learning_rate * self.weight_decay
+            for variable in filter(self._use_weight_decay, variables):
+                variable.assign(variable * (1.0 - rate * self.factors.get(variable.path, 1.0)))
         # Keras 3.15 on torch multiplies a list of tensors, and torch refuses an empty one
-        if any(map(self._use_weight_decay, variables)):
+        elif any(map(self._use_weight_decay, variables)):
             super()._apply_weight_decay(variables)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factors": self.factors}
 
 
 def dense(gradient: Any) -> Any:

@@ -25,7 +25,7 @@ from bertkeras.training.evaluate import evaluate
 from bertkeras.training.interrupt import StopSignal
 from bertkeras.training.metrics import MetricsLog, means, read_metrics
 from bertkeras.training.optimizers import AdamW
-from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import Display
 from bertkeras.training.report import write_report
 from bertkeras.training.resume import Checkpoints, Progress
@@ -73,7 +73,7 @@ def resume(folder: str | os.PathLike[str], *, display: Display | None = None) ->
     path = folder / "config.toml"
     if not path.is_file():
         raise BertKerasError(f"{folder} holds no run to resume: no config.toml in it")
-    config = PretrainConfig(**load_toml(path))
+    config = PretrainConfig(**PretrainConfig.load_toml(path))
     if (folder / "summary.json").is_file():
         return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return _run(config, folder, display or Display.silent())
@@ -228,7 +228,7 @@ def _train(
 def make_optimizer(config: PretrainConfig) -> AdamW:
     """AdamW with warm-up, decay, clipping and, if asked for, a moving average of the weights."""
     schedule = WarmupLinearDecay(config.learning_rate, int(config.steps * config.warmup_share), config.steps)
-    average = {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
+    average: dict[str, Any] = {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
     return AdamW(schedule, weight_decay=config.weight_decay, global_clipnorm=config.clip_norm, **average)
 
 

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import tomllib
-import types
-import typing
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from bertkeras.config import SIZES, BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.pipelines.masking import Masking, default_max_predictions
 from bertkeras.pipelines.sentence_pairs import PAIR_KINDS, RowOptions
 from bertkeras.text.wordpiece import WordPieceTokenizer
-
-
-def option(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with the help that the command line shows."""
-    metadata = {"help": help, "group": group, "choices": choices}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+from bertkeras.training.options import Options, option
 
 
 @dataclasses.dataclass
-class PretrainConfig:
+class PretrainConfig(Options):
     """Options of `pretrain`. The defaults train a small BERT on the documentation installed on this machine."""
+
+    command: ClassVar[str] = "pretrain"
 
     corpus: str = option(
         "installed-docs", "a file, a folder, or installed-docs: the docstrings on this machine", "text"
@@ -99,13 +89,7 @@ class PretrainConfig:
     )
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _checked(field.name, getattr(self, field.name), hints[field.name])
-            choices = field.metadata["choices"]
-            if choices and value not in choices:
-                raise BertKerasError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
-            setattr(self, field.name, value)
+        super().__post_init__()
         at_least_one = ("steps", "batch_size", "accumulation", "passes", "log_steps", "checkpoint_steps")
         for name in (*at_least_one, "keep_checkpoints", "vocabulary_size"):
             if getattr(self, name) < 1:
@@ -177,40 +161,3 @@ class PretrainConfig:
             max_ngram=self.max_ngram,
             seed=self.seed,
         )
-
-    def to_toml(self) -> str:
-        import tomli_w
-
-        return tomli_w.dumps({name: value for name, value in dataclasses.asdict(self).items() if value is not None})
-
-
-def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The options in a TOML file; a key that is no option is an error.
-
-    Raises:
-        BertKerasError: No such file, not TOML, or an unknown key.
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BertKerasError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BertKerasError(f"{path} is not TOML: {error}") from error
-    known = [field.name for field in dataclasses.fields(PretrainConfig)]
-    for name in values:
-        if name not in known:
-            raise BertKerasError(f"{path}: unknown option {name!r}; `bertkeras pretrain --help` lists them")
-    return values
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type of its field; an integer may stand for a float, nothing else is converted."""
-    optional = isinstance(hint, types.UnionType)
-    kind = typing.get_args(hint)[0] if optional else typing.get_origin(hint) or hint
-    if optional and value is None:
-        return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BertKerasError(f"{name} must be {kind.__name__}, got {value!r}")
-    return value

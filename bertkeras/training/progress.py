@@ -46,10 +46,13 @@ class Display:
             yield lambda documents, tokens: progress.update(task, documents=documents, tokens=tokens)
 
     @contextlib.contextmanager
-    def training(self, steps: int, done: int) -> Iterator[Callable[[int, dict[str, float] | None], None]]:
-        """Shows the step, and at each line of the log the losses, accuracies and speed."""
+    def training(
+        self, steps: int, done: int, text_of: Callable[[dict[str, float]], str] | None = None
+    ) -> Iterator[Callable[[int, dict[str, float] | None], None]]:
+        """Shows the step, and at each line of the log its figures; `text_of` writes them."""
+        text_of = text_of or figures_text
         if not self.console.is_terminal:
-            yield self._lines(steps, done)
+            yield self._lines(steps, done, text_of)
             return
         columns = (
             BarColumn(bar_width=20),
@@ -64,12 +67,14 @@ class Display:
 
             def show(step: int, values: dict[str, float] | None) -> None:
                 if values:
-                    progress.update(task, figures=figures_text(values))
+                    progress.update(task, figures=text_of(values))
                 progress.update(task, completed=step)
 
             yield show
 
-    def _lines(self, steps: int, done: int) -> Callable[[int, dict[str, float] | None], None]:
+    def _lines(
+        self, steps: int, done: int, text_of: Callable[[dict[str, float]], str]
+    ) -> Callable[[int, dict[str, float] | None], None]:
         begin = last = time.monotonic()
 
         def show(step: int, values: dict[str, float] | None) -> None:
@@ -78,7 +83,7 @@ class Display:
             if values and (now - last >= LINE_SECONDS or step == steps):
                 last = now
                 left = (now - begin) / max(step - done, 1) * (steps - step)
-                self.say(f"step {step}/{steps}  {figures_text(values)}  {left / 60:.1f} min left")
+                self.say(f"step {step}/{steps}  {text_of(values)}  {left / 60:.1f} min left")
 
         return show
 

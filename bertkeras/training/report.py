@@ -91,7 +91,9 @@ def draw(
             for name, (key, color) in curves.items():
                 points = [(row["step"], row[key]) for row in metrics if key in row]
                 if points:
-                    axes.plot(*zip(*points, strict=True), color=color, label=name)
+                    axes.plot(
+                        *zip(*points, strict=True), color=color, label=name, marker="o" if len(points) < 12 else None
+                    )
             for (name, value), style in zip(lines.items(), (":", "--", "-."), strict=False):
                 axes.axhline(value, color=GREY, linestyle=style, linewidth=1.2, label=f"{name}: {value:.2f}")
             axes.set_xlabel("step", color=ink)
@@ -153,7 +155,7 @@ body { color: var(--ink); background: var(--paper); font: 1rem/1.5 system-ui, sa
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left;
   border-bottom: 1px solid var(--rule); }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; } td { overflow-wrap: break-word; }
 .bars { width: 100%; } .bars td:nth-child(1) { width: 9rem; } .bars td:nth-child(3) { width: 4rem; }
 .bar { display: inline-block; height: .8rem; background: var(--bar); min-width: 1px; }
 h3 { font-size: 1rem; margin-bottom: .3rem; } figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }

@@ -92,6 +92,27 @@ def test_who_may_attend_to_whom_in_a_packed_row():
     assert numpy(mask).astype(int).tolist() == [expected]
 
 
+def test_a_mask_of_one_s_own(backbone, inputs):
+    """What padding_mask and sequence_ids say, an attention_mask can say too, and more."""
+    tokens = inputs["token_ids"]
+    sequences = np.tile(np.array([1, 1, 2, 2, 2, 0, 0], "int32"), (5, 1))
+    for given in ({"padding_mask": inputs["padding_mask"]}, {"sequence_ids": sequences}):
+        mask = attention_mask({name: ops.convert_to_tensor(value) for name, value in given.items()})
+        if "padding_mask" in given:
+            mask = np.repeat(numpy(mask)[:, None], 7, axis=1)
+        expected = numpy(backbone({"token_ids": tokens, **given})["sequence_output"])
+        found = numpy(backbone({"token_ids": tokens, "attention_mask": mask})["sequence_output"])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    only_itself = np.tile(np.eye(7, dtype=bool), (5, 1, 1))
+    changed = np.where(np.arange(7) == 3, 5, tokens)
+    one, other = (
+        numpy(backbone({"token_ids": ids, "attention_mask": only_itself})["sequence_output"])
+        for ids in (tokens, changed)
+    )
+    differs = (np.abs(one - other).max(axis=-1) > 1e-4).any(axis=0)
+    assert differs.tolist() == [place == 3 for place in range(7)]
+
+
 def test_packed_padding_gives_no_nan_in_the_gradients(backbone):
     ids = np.array([[1, 1, 2, 0, 0], [0, 0, 0, 0, 0]], "int32")
     inputs = {"token_ids": ids, "sequence_ids": ids, "position_ids": ids}
@@ -121,6 +142,8 @@ def test_defaults(backbone, inputs):
 def test_wrong_masks(backbone, inputs):
     with pytest.raises(BertKerasError, match="padding_mask or sequence_ids, not both"):
         backbone({**inputs, "sequence_ids": np.ones_like(inputs["token_ids"])})
+    with pytest.raises(BertKerasError, match="padding_mask or attention_mask, not both"):
+        backbone({**inputs, "attention_mask": np.ones((5, 7, 7), bool)})
     with pytest.raises(BertKerasError, match="must be boolean"):
         backbone({**inputs, "padding_mask": ops.convert_to_tensor(inputs["padding_mask"].astype("int32"))})
 

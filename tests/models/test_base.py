@@ -3,9 +3,9 @@ import pytest
 from checks import numpy, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
-from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer
+from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq
 
-MODELS = [BertBackbone, BertMaskedLM, BertPretrainer]
+MODELS = [BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq]
 
 
 @pytest.mark.parametrize("cls", MODELS)

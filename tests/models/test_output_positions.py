@@ -9,6 +9,7 @@ MASKS = {
     "no mask": {},
     "padding": {"padding_mask": np.arange(LENGTH)[None] < np.array([13, 7, 1])[:, None]},
     "packed rows": {"sequence_ids": np.repeat([[1, 2, 0]], [5, 6, 2], axis=1).repeat(BATCH, axis=0).astype("int32")},
+    "a mask of one's own": {"attention_mask": np.random.default_rng(1).random((BATCH, LENGTH, LENGTH)) < 0.5},
 }
 
 

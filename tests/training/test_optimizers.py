@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from checks import numpy, small_batch, small_config
 
+from bertkeras.errors import BertKerasError
 from bertkeras.models import BertPretrainer
 from bertkeras.training.optimizers import AdamW, dense
 from bertkeras.training.schedules import WarmupLinearDecay
@@ -173,3 +174,74 @@ def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
         model.train_on_batch(inputs, labels)
     for weight, other in zip(models[0].weights, models[1].weights, strict=True):
         np.testing.assert_allclose(numpy(weight), numpy(other), rtol=1e-5, atol=1e-7)
+
+
+no_torch = pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras's torch optimizer has one rate for all")
+
+
+def two_variables():
+    layers = [keras.layers.Dense(WIDTH, name=name) for name in ("lower", "upper")]
+    for seed, layer in enumerate(layers):
+        layer.build((None, ROWS))
+        layer.set_weights([np.random.default_rng(seed).normal(size=weight.shape) for weight in layer.get_weights()])
+    return [variable for layer in layers for variable in layer.weights]  # lower kernel and bias, upper kernel and bias
+
+
+@no_torch
+@pytest.mark.parametrize("rate", [0.1, WarmupLinearDecay(0.1, 2, 7)])
+def test_factors_are_as_two_optimizers(rate):
+    """The lower layer at 0.3 of the rate, its decay included, as by an optimizer of its own; the upper as without."""
+    together, apart = two_variables(), two_variables()
+    alone = WarmupLinearDecay(0.03, 2, 7) if rate != 0.1 else 0.03
+    optimizer = AdamW(rate, weight_decay=0.5, factors={variable.path: 0.3 for variable in together[:2]})
+    slow, fast = AdamW(alone, weight_decay=0.5), AdamW(rate, weight_decay=0.5)
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        found = [keras.ops.convert_to_tensor(rng.normal(size=value.shape).astype("float32")) for value in together]
+        optimizer.apply(found, together)
+        slow.apply(found[:2], apart[:2])
+        fast.apply(found[2:], apart[2:])
+    for one, other, start in zip(together, apart, two_variables(), strict=True):
+        np.testing.assert_allclose(numpy(one), numpy(other), rtol=TOLERANCE, atol=TOLERANCE, err_msg=one.path)
+        assert np.abs(numpy(one) - numpy(start)).max() > 0.01
+
+
+@no_torch
+def test_factors_hold_for_the_decay_alone():
+    variables = two_variables()
+    for variable in variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = AdamW(0.5, weight_decay=0.25, factors={variables[0].path: 2.0, variables[1].path: 2.0})
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables], variables)
+    assert [float(numpy(variable).flat[0]) for variable in variables] == [0.75, 1.0, 0.875, 1.0]
+
+
+@no_torch
+def test_clipping_knows_no_factors():
+    """The norm of the whole gradient is that before the rates."""
+
+    def moved(**options):
+        variables = two_variables()
+        optimizer = AdamW(0.1, weight_decay=0.0, epsilon=1.0, global_clipnorm=0.5, **options)
+        optimizer.apply([keras.ops.ones(variable.shape) for variable in variables], variables)
+        return [numpy(value) - numpy(start) for value, start in zip(variables, two_variables(), strict=True)]
+
+    first, *others = zip(moved(), moved(factors={"lower/kernel": 10.0}), strict=True)
+    np.testing.assert_allclose(first[1], 10 * first[0], rtol=1e-3, atol=1e-6)
+    for one, other in others:
+        np.testing.assert_array_equal(one, other)
+
+
+@no_torch
+def test_factors_are_kept():
+    optimizer = AdamW(0.1, factors={"lower/kernel": 0.3})
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert again.factors == {"lower/kernel": 0.3}
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_factors_on_torch_are_refused():
+    if keras.backend.backend() != "torch":
+        pytest.skip("only torch has one rate for all")
+    with pytest.raises(BertKerasError, match="not on torch"):
+        AdamW(0.1, factors={"lower/kernel": 0.3})

@@ -4,13 +4,13 @@ import tomllib
 import pytest
 
 from bertkeras import BertKerasError, WordPieceTokenizer
-from bertkeras.training.pretrain_config import PretrainConfig, load_toml
+from bertkeras.training.pretrain_config import PretrainConfig
 
 
 def test_defaults_are_valid_and_survive_toml(tmp_path):
     config = PretrainConfig()
     (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    assert PretrainConfig(**load_toml(tmp_path / "config.toml")) == config
+    assert PretrainConfig(**PretrainConfig.load_toml(tmp_path / "config.toml")) == config
 
 
 def test_every_option_survives_toml(tmp_path):
@@ -18,7 +18,7 @@ def test_every_option_survives_toml(tmp_path):
         corpus="x.txt", tokenizer="t", num_layers=3, ema=0.9, max_predictions=7, hidden_dim=64, sentences=["a [MASK]"]
     )
     (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    assert PretrainConfig(**load_toml(tmp_path / "config.toml")) == config
+    assert PretrainConfig(**PretrainConfig.load_toml(tmp_path / "config.toml")) == config
     assert tomllib.loads(config.to_toml())["ema"] == 0.9
 
 
@@ -88,4 +88,4 @@ def test_a_bad_file_is_named(tmp_path, text, words):
     if text is not None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(BertKerasError, match=f"options.toml.*{words}"):
-        load_toml(path)
+        PretrainConfig.load_toml(path)

@@ -1,0 +1,372 @@
+"""Every task on real data: ours, the same weights fine-tuned by `transformers` with the same recipe, cheap baselines.
+
+BERTKERAS_DATA_HOME=... python -m benchmarks.tasks
+
+The contender gets the very batches that ours learns from, the same schedule, optimizer and choice of the epoch, and its
+weights are read back and scored by the same code: what differs is the training alone. English rows start from
+all-MiniLM-L6-v2, Chinese ones from a BERT of one's own (`--chinese`, see CHINESE). A row, seed and contender that was
+measured once is kept under `runs/tasks` and not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.common import ROOT, machine, require, today, versions, write_section, write_text
+
+MINILM = "all-MiniLM-L6-v2"
+CHINESE = (
+    "bertkeras pretrain --corpus zhwiki-sample.txt.gz --vocabulary-size 10000 --size mini --max-sequence-length 128 "
+    "--pairs none --passes 2 --steps 4000 --batch-size 32 --learning-rate 1e-3 --output runs/zh-mini"
+)
+CACHE = ROOT / "runs" / "tasks"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A data set, its task, and how it is learnt.
+
+    Args:
+        dataset: Its name in `bertkeras.datasets.registry`.
+        task: As for `bertkeras finetune`.
+        language: `en` or `zh`: which weights.
+        options: Of `bertkeras finetune`, where they differ from its defaults.
+        published: A figure from the literature, and where it stands; trained on all of the data.
+        max_test: At most so many test examples, the first ones.
+        numbers: What the labels of a classification count for, where numbers are learnt from it.
+    """
+
+    dataset: str
+    task: str
+    language: str = "en"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: tuple[str, float, str] | None = None
+    max_test: int | None = None
+    numbers: dict[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.task}"
+
+
+ROWS = (
+    Row("uci-sentiment-sentences", "classification"),
+    Row(
+        "subjectivity",
+        "classification",
+        published=("accuracy", 0.92, "Pang and Lee 2004, section 4.1: naive Bayes"),
+        max_test=1000,
+    ),
+    Row("sib200-en", "classification", options={"max_train": None}),
+    Row(
+        "clinc150",
+        "classification",
+        options={"max_train": 3000, "epochs": 4},
+        published=("accuracy", 0.969, "Larson et al. 2019, table 2: BERT, in-scope"),
+    ),
+    Row(
+        "goemotions",
+        "multi-label",
+        published=("f1_macro", 0.46, "Demszky et al. 2020, table 4: BERT-base"),
+        max_test=2000,
+    ),
+    Row("wnut17", "entities", published=("entity_f1", 0.4186, "Derczynski et al. 2017, table 3: UH-RiTUAL")),
+    Row("uner-en-ewt", "entities"),
+    Row("snli-dev-test", "classification", options={"train_split": "dev", "max_train": 3000}, max_test=2000),
+    Row(
+        "snli-dev-test",
+        "similarity",
+        options={"train_split": "dev"},
+        max_test=2000,
+        numbers={"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0},
+    ),
+    Row(
+        "squad-v1.1-dev",
+        "question-answering",
+        options={"train_split": "train38", "test_split": "test10", "max_train": 800, "epochs": 2, "batch_size": 8},
+        published=("f1", 0.885, "Devlin et al. 2019, table 2: BERT-base, trained on SQuAD's 87,599 questions"),
+        max_test=500,
+    ),
+    Row("sib200-zh", "classification", "zh", {"max_train": None}),
+    Row("cold", "classification", "zh", {"max_train": 2000}, max_test=2000),
+    Row("asap-sample", "multi-label", "zh", {"max_length": 256}),
+    Row("asap-sample", "regression", "zh", {"max_length": 256}),
+    Row("uner-zh-gsdsimp", "entities", "zh", {"max_train": 2000}),
+    Row(
+        "cmrc2018",
+        "question-answering",
+        "zh",
+        {
+            "train_split": "trial",
+            "test_split": "dev",
+            "max_train": 800,
+            "epochs": 2,
+            "batch_size": 8,
+            "max_length": 128,
+            "overlap": 48,
+        },
+        published=("f1", 0.845, "Cui et al. 2021: BERT-base, trained on 10,142 questions; the official F1 is another"),
+        max_test=300,
+    ),
+    Row("xcopa-zh", "classification", "zh"),
+)
+DEFAULTS = {"max_train": 1000, "epochs": 3, "calibrate": True}
+
+
+def config_of(row: Row, seed: int, chinese: str, **more: Any) -> Any:
+    from bertkeras.training.finetune_config import FinetuneConfig
+
+    model = MINILM if row.language == "en" else chinese
+    options = {**DEFAULTS, **row.options, **more}
+    return FinetuneConfig(dataset=row.dataset, task=row.task, model=model, seed=seed, **options)
+
+
+def data_of(row: Row, config: Any) -> Any:
+    from bertkeras.training.task_data import read_data
+
+    if row.numbers is None:
+        data = read_data(config)
+    else:
+        data = read_data(dataclasses.replace(config, task="classification"))
+        for part in (data.train, data.dev, data.test):
+            part[:] = [dataclasses.replace(example, label=row.numbers[example.label]) for example in part]
+    data.test = (data.test or data.dev)[: row.max_test]
+    data.dev = data.dev[:500]  # the choice of the epoch needs no more
+    return data
+
+
+def ours(row: Row, seed: int, chinese: str, **more: Any) -> dict[str, Any]:
+    """What `bertkeras finetune` gives."""
+    from bertkeras.training.finetune import fit
+
+    config = config_of(row, seed, chinese, **more)
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(config, data_of(row, config), folder)
+
+
+def peer(row: Row, seed: int, chinese: str) -> dict[str, Any]:
+    """`transformers` on the same batches; of its epochs the one that is best on the development data."""
+    import keras
+
+    from bertkeras.checkpoints.read import read_checkpoint
+    from bertkeras.pipelines.tasks import steps_per_epoch, task_batches
+    from bertkeras.training.tasks import TASKS
+
+    config = config_of(row, seed, chinese, **({"decoder": "softmax"} if row.task == "entities" else {}))
+    data = data_of(row, config)
+    keras.utils.set_random_seed(seed)
+    task = TASKS[row.task](config, data.train)
+    model = task.model()
+    rows = task.rows(model, data.train)
+    per_epoch = steps_per_epoch(rows, config.batch_size, task.together)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        arrays: dict[str, np.ndarray] = {}
+        batches = task_batches(rows, config.batch_size, config.epochs, seed, together=task.together)
+        for step, (inputs, labels, _) in enumerate(batches):
+            named = labels if isinstance(labels, dict) else {"labels": labels}
+            arrays |= {f"{step}/{key}": value for key, value in {**inputs, **named}.items()}
+        np.savez(folder / "batches.npz", **arrays)
+        plan = {
+            "model": hugging_face_folder(config.model),
+            "head": HEADS[row.task],
+            "kind": getattr(task, "kind", "regression"),
+            "num_labels": len(task.labels or [0]),
+            "mean": getattr(task, "mean", 0.0),
+            "batches": str(folder / "batches.npz"),
+            "total": per_epoch * config.epochs,
+            "per_epoch": per_epoch,
+            "peak": config.peak(model.config.hidden_dim),
+            "warmup_share": config.warmup_share,
+            "weight_decay": config.weight_decay,
+            "clip_norm": config.clip_norm,
+            "seed": seed,
+            "out": name,
+        }
+        (folder / "plan.json").write_text(json.dumps(plan))
+        command = [sys.executable, "-m", "benchmarks.tasks_peer", str(folder / "plan.json")]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        seconds = json.loads((folder / "seconds.json").read_text())
+        best, best_figure, best_arrays = 0, -np.inf, None
+        for epoch in range(1, config.epochs + 1):
+            arrays = read_checkpoint(folder / f"epoch-{epoch}").arrays
+            model.assign_weights(arrays, source="transformers")
+            task.tune(model, data.dev)
+            figure = task.evaluate(model, data.dev)[task.main]
+            if figure > best_figure:
+                best, best_figure, best_arrays = epoch, figure, arrays
+        assert best_arrays is not None
+        model.assign_weights(best_arrays, source="transformers")
+    task.tune(model, data.dev)
+    figures = task.evaluate(model, data.test)
+    return {**figures, "best_epoch": best, "step_seconds": statistics.median(seconds)}
+
+
+HEADS = {
+    "classification": "sequence",
+    "multi-label": "sequence",
+    "regression": "sequence",
+    "similarity": "vectors",
+    "entities": "token",
+    "question-answering": "spans",
+}
+
+
+def hugging_face_folder(model: str) -> str:
+    """The weights as `transformers` reads them."""
+    from bertkeras.checkpoints.hub import locate
+
+    if model == MINILM:
+        return str(locate(model))
+    folder = CACHE / "for-transformers"
+    if not folder.is_dir():
+        from bertkeras import BertPretrainer
+
+        BertPretrainer.from_preset(model).save_to_hugging_face(folder)
+    return str(folder)
+
+
+def contenders(row: Row) -> dict[str, Any]:
+    if row.task == "entities":
+        return {
+            "bertkeras, CRF": lambda *a: ours(*a, decoder="crf"),
+            "bertkeras": lambda *a: ours(*a, decoder="softmax"),
+            "transformers": peer,
+        }
+    return {"bertkeras": ours, "transformers": peer}
+
+
+def measured(row: Row, who: str, seed: int, chinese: str) -> dict[str, Any]:
+    """From the cache, or measured now."""
+    path = CACHE / row.name.replace("/", "-") / f"{who.replace(', ', '-')}-{seed}.json"
+    if not path.is_file():
+        record = contenders(row)[who](row, seed, chinese)
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        shown = {key: round(value, 3) for key, value in record.items() if key in (MAIN[row.task], "step_seconds")}
+        print(f"{row.name}, {who}, seed {seed}: {shown}", flush=True)
+    return json.loads(path.read_text())
+
+
+MAIN = {
+    "classification": "accuracy",
+    "multi-label": "f1_micro",
+    "regression": "spearman",
+    "similarity": "spearman",
+    "entities": "entity_f1",
+    "question-answering": "f1",
+}
+
+
+def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """One row of the table: means and spreads over seeds, and the ratio of the times of a step."""
+    main = MAIN[row.task]
+    first = runs["bertkeras"][0]
+    record: dict[str, Any] = {
+        "dataset": row.dataset,
+        "task": row.task,
+        "language": row.language,
+        "metric": main,
+        "train_examples": first["train_examples"],
+        "test_examples": first["test_examples"],
+        "majority": first.get(f"majority_{main}"),
+        "baseline": first.get(f"baseline_{main}"),
+    }
+    for who, figures in runs.items():
+        values = [figure[main] for figure in figures]
+        record[who] = {
+            "mean": statistics.fmean(values),
+            "spread": statistics.stdev(values) if len(values) > 1 else 0.0,
+            "seeds": values,
+            "step_seconds": statistics.median(figure["step_seconds"] for figure in figures),
+        }
+    record["times_faster"] = record["transformers"]["step_seconds"] / record["bertkeras"]["step_seconds"]
+    if row.published:
+        metric, value, source = row.published
+        record["published"] = {"metric": metric, "value": value, "source": source}
+        record["published"]["ours"] = statistics.fmean(run.get(metric, np.nan) for run in runs["bertkeras"])
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every contender (default: 3)")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names begin so, such as wnut17")
+    parser.add_argument("--chinese", default=str(ROOT / "runs" / "zh-mini"), help=f"made by: {CHINESE}")
+    parser.add_argument("--anew", action="store_true", help="forget what was measured before")
+    options = parser.parse_args()
+    require("sklearn", "seqeval", "torch", "transformers")
+    if "BERTKERAS_DATA_HOME" not in os.environ:
+        sys.exit("set BERTKERAS_DATA_HOME to the folder of the data sets; see bertkeras.datasets.registry")
+    if options.anew:
+        shutil.rmtree(CACHE, ignore_errors=True)
+    table = []
+    for row in ROWS:
+        if options.only and not row.name.startswith(tuple(options.only)):
+            continue
+        runs: dict[str, list[dict[str, Any]]] = {who: [] for who in contenders(row)}
+        for seed in range(options.seeds):
+            for who in runs:
+                runs[who].append(measured(row, who, seed, options.chinese))
+        table.append(summed_up(row, runs))
+        if not options.only:
+            record = {
+                "rows": table,
+                "recipe": DEFAULTS,
+                "chinese_weights": CHINESE,
+                "device": machine(),
+                "versions": versions("bertkeras", "keras", "tensorflow", "torch", "transformers", "scikit-learn"),
+                "command": "BERTKERAS_DATA_HOME=... python -m benchmarks.tasks",
+                "date": today(),
+            }
+            write_text(ROOT / "book" / "results" / "tasks.json", json.dumps(record, indent=2) + "\n")
+            write_section("tasks", report(record))
+
+
+def report(record: dict[str, Any]) -> str:
+    lines = []
+    for row in record["rows"]:
+        cells = [f"{row['dataset']} ({row['language']}), {row['task']}", f"{row['train_examples']:,}", row["metric"]]
+        cells += ["" if row[name] is None else f"{row[name]:.3f}" for name in ("majority", "baseline")]
+        for who in ("transformers", "bertkeras", "bertkeras, CRF"):
+            cells.append(f"{row[who]['mean']:.3f} ± {row[who]['spread']:.3f}" if who in row else "")
+        published = row.get("published")
+        cells += [f"{row['times_faster']:.2f}"]
+        cells += [f"{published['metric']} {published['value']:.3f} ({published['source']})" if published else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    body = "\n".join(lines)
+    return f"""## Every task, on real data
+
+Fine-tuned from all-MiniLM-L6-v2 (English) or from a mini BERT of our own (Chinese, 4 layers, pretrained here) on as
+many examples as the second column says, {record["recipe"]["epochs"]} epochs unless the row says otherwise; means of
+three seeds and their standard deviation. transformers learns from the same weights, batches and schedule, and its
+weights are scored by the same code. The cheap baseline is logistic regression (or ridge) on TF-IDF; for entities the
+names of the training data; for questions the sentence most like the question; for similarity the cosine of TF-IDF.
+Published figures are those of larger models on all of the data.
+
+| data, task | examples | metric | simplest | cheap | transformers | bertkeras | with CRF | times faster | published |
+|---|---:|---|---:|---:|---:|---:|---:|---:|---|
+{body}
+
+{record["device"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
+{record["date"]}, `{record["command"]}`."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Rows of any lengths through a model, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bertkeras.errors import BertKerasError
+from bertkeras.text.encoding import padded
+from bertkeras.text.wordpiece import WordPieceTokenizer
+
+Row = tuple[Sequence[int], Sequence[int] | None]  # ids, and segment ids or None where all are 0
+
+
+def outputs_of(model: keras.Model, rows: Sequence[Row], pad_id: int, batch_size: int = 32) -> list[np.ndarray]:
+    """The model's output for every row, float32, in the order of the rows.
+
+    Rows of like length share a batch, so that there is little padding. An output per position is cut to the length of
+    its row.
+
+    Raises:
+        BertKerasError: An output that is not finite.
+    """
+    outputs: list[Any] = [None] * len(rows)
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+    for begin in range(0, len(rows), batch_size):
+        batch = by_length[begin : begin + batch_size]
+        token_ids, padding_mask = padded([rows[index][0] for index in batch], pad_id)
+        segment_ids, _ = padded([rows[index][1] or [0] * len(rows[index][0]) for index in batch], 0)
+        inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+        found = ops.convert_to_numpy(ops.cast(model(inputs, training=False), "float32"))
+        for index, output in zip(batch, found, strict=True):
+            outputs[index] = output[: len(rows[index][0])] if output.ndim > 1 else output
+            if not np.isfinite(outputs[index]).all():
+                raise BertKerasError(f"the model gives numbers that are not finite for row {index}")
+    return outputs
+
+
+def needed_tokenizer(tokenizer: WordPieceTokenizer | None, what: str) -> WordPieceTokenizer:
+    """The tokenizer, or an error that says who needs one."""
+    if tokenizer is None:
+        raise BertKerasError(f"{what} needs a tokenizer: pass tokenizer=... or load a preset that holds one")
+    return tokenizer
+
+
+def checked_max_length(max_length: int | None, max_sequence_length: int) -> int | None:
+    """`max_length`, which must leave room for text and fit into the position table."""
+    if max_length is not None and not 2 < max_length <= max_sequence_length:
+        raise BertKerasError(f"max_length must be between 3 and {max_sequence_length}, got {max_length!r}")
+    return max_length
+
+
+def as_list(texts: str | Sequence[str]) -> list[str]:
+    """One text or several as a list of texts."""
+    return [texts] if isinstance(texts, str) else list(texts)
