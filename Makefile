@@ -44,9 +44,13 @@ test-backends: test-parity test-jax test-torch
 test-parity: $(VENV)/installed-backends $(VENV)/installed-setup
 	$(BIN)/python -m pytest tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
 
+# JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
+SLOW_ON_jax = --ignore tests/models/test_zero_shot.py --ignore tests/models/test_sampling.py
+
 test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
 	KERAS_BACKEND=$* $(BIN)/python -m pytest tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
-	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py
+	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py \
+	  $(SLOW_ON_$*)
 
 # The long comparison: 200 models on each backend, 200,000 strings, every line of the real texts; writes book/results.
 parity: $(VENV)/installed-backends $(VENV)/installed-setup

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,16 @@ def predict(options: argparse.Namespace) -> None:
     if options.text:
         source = [json.dumps({"text": text}) for text in options.text]
     elif source is None:
-        source = sys.stdin
+        source = standard_input()
     for found in predictions(options.preset, source, batch_size=options.batch_size, top_k=options.top_k):
         print(json.dumps(found, ensure_ascii=False))
+
+
+def standard_input() -> Iterator[str]:
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise BertKerasError(f"standard input is not UTF-8: {error.reason}; convert it first") from error
 
 
 def fill_mask(options: argparse.Namespace) -> None:
@@ -216,7 +223,9 @@ def info(options: argparse.Namespace) -> None:
         if (folder / name).is_file():
             facts |= json.loads((folder / name).read_text(encoding="utf-8"))
     if not facts and (rows := read_metrics(folder / "metrics.jsonl")):
-        facts |= {"unfinished": "go on with bertkeras pretrain --resume", **rows[-1]}
+        config = folder / "config.toml"
+        command = "finetune" if config.is_file() and is_finetuned(config) else "pretrain"
+        facts |= {"unfinished": f"go on with bertkeras {command} --resume", **rows[-1]}
     if has_tokenizer(folder):
         from bertkeras.text.wordpiece import WordPieceTokenizer
 

@@ -155,16 +155,15 @@ class CRF(keras.layers.Layer):
 
         def step(paths: Any, now: Any) -> Any:  # paths (batch, places)
             emission, counts = now[..., :-1], now[..., -1:] > 0
-            best = ops.reshape(_largest(paths[:, None] + arrivals, k), ops.shape(paths))
-            paths = ops.where(counts, best, paths) + emission
+            paths = ops.where(counts, _largest(paths[:, None] + arrivals, k), paths) + emission
             return paths, paths
 
         last, paths = ops.scan(step, start, _time_first(emissions, mask))
-        last = last + ops.repeat(scores[:, -1], k)
+        last = (last + ops.repeat(scores[:, -1], k))[:, None]
         path_scores, place = _largest(last, k), _places_of_largest(last, k)  # (batch, k)
 
         before = ops.concatenate([start[None], paths[:-1]])  # (length, batch, places)
-        origins = ops.reshape(_places_of_largest(before[:, :, None] + arrivals, k), ops.shape(before))
+        origins = _places_of_largest(before[:, :, None] + arrivals, k)
         same = ops.arange(arrivals.shape[1], dtype="int32")
         origins = ops.where(ops.transpose(mask)[:, :, None], origins, same)
 
@@ -285,9 +284,13 @@ def _time_first(emissions: Any, mask: Any) -> Any:
 
 
 def _largest(x: Any, k: int) -> Any:
-    """The `k` largest along the last axis."""
-    return ops.max(x, axis=-1, keepdims=True) if k == 1 else ops.top_k(x, k)[0]
+    """The `k` largest of every row of `x` `(..., rows, size)`, `(..., rows * k)`."""
+    return ops.max(x, axis=-1) if k == 1 else _flat(ops.top_k(x, k)[0])
 
 
 def _places_of_largest(x: Any, k: int) -> Any:
-    return ops.argmax(x, axis=-1, keepdims=True) if k == 1 else ops.cast(ops.top_k(x, k)[1], "int32")
+    return ops.argmax(x, axis=-1) if k == 1 else _flat(ops.cast(ops.top_k(x, k)[1], "int32"))
+
+
+def _flat(x: Any) -> Any:
+    return ops.reshape(x, (*ops.shape(x)[:-2], x.shape[-2] * x.shape[-1]))

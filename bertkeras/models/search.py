@@ -105,9 +105,8 @@ class Beam:
         self.ended: list[Hypothesis] = []
 
     def grow(self, log_probs: np.ndarray) -> None:
-        """Go on by one piece; `log_probs` `(live, pieces)` are those after each of the live beginnings."""
+        """Go on by one piece; `log_probs` `(live, pieces)`, which is changed, are those after each live beginning."""
         width = self.decoding.width
-        log_probs = log_probs.copy()
         for row, hypothesis in zip(log_probs, self.live, strict=True):
             row[repeating(hypothesis.ids, self.decoding.no_repeat_ngram)] = -np.inf
         live = []

@@ -82,7 +82,7 @@ def resume(folder: str | os.PathLike[str], *, display: Display | None = None) ->
 def describe(config: FinetuneConfig) -> dict[str, Any]:
     """What a run would do: data, labels, rows, steps and weights, without training."""
     data = read_data(config)
-    task = TASKS[config.task](config, data.train)
+    task = TASKS[config.task](config, data.train, data.labels)
     model = task.model()
     if config.lora_rank:
         add_lora(model, config.lora_rank)
@@ -112,10 +112,12 @@ def evaluate_again(folder: str | os.PathLike[str], test: str | None = None) -> d
     """
     folder = Path(folder)
     config = FinetuneConfig(**FinetuneConfig.load_toml(folder / "config.toml"))
-    if config.seeds > 1 or config.folds:
+    if config.folds:
+        raise BertKerasError(f"{folder} is a cross-validation; its figures are those in summary.json")
+    if config.seeds > 1:
         raise BertKerasError(f"{folder} holds several runs; evaluate one of the folders in it")
-    data = read_data(config if test is None else dataclasses.replace(config, test=test))
-    task = TASKS[config.task](config, data.train)
+    data = read_data(config, test)
+    task = TASKS[config.task](config, data.train, data.labels)
     model = task.model_class.from_preset(folder)
     reported = data.test or data.dev
     return {**task.evaluate(model, reported), **task.baselines(data.train, data.dev, reported)}
@@ -136,10 +138,13 @@ def _run(config: FinetuneConfig, data: TaskData, folder: Path, display: Display)
         if config.folds:
             parts = [(f"fold-{number}", config, part) for number, part in enumerate(folds_of(data, config))]
         elif config.seeds > 1:
-            parts = [
-                (f"seed-{seed}", dataclasses.replace(config, seed=seed), data)
+            alone = [
+                dataclasses.replace(config, seed=seed, seeds=1)
                 for seed in range(config.seed, config.seed + config.seeds)
             ]
+            parts = [(f"seed-{one.seed}", one, read_data(one)) for one in alone]
+            for name, one, _ in parts:
+                write_text(folder / name / "config.toml", one.to_toml())
         else:
             return fit(config, data, folder, display=display, stop=stop)
         summaries = []
@@ -183,7 +188,7 @@ def fit(
     """
     folder, display, stop = Path(folder), display or Display.silent(), stop or StopSignal()
     keras.utils.set_random_seed(config.seed)
-    task = TASKS[config.task](config, data.train)
+    task = TASKS[config.task](config, data.train, data.labels)
     model = task.model()
     if config.lora_rank:
         add_lora(model, config.lora_rank)
@@ -227,9 +232,9 @@ def fit(
         "command": f"bertkeras finetune --task {config.task} --model {Path(config.model).name} ...",
     }
     model.save_to_preset(folder)
-    (folder / BEST).unlink(missing_ok=True)
     write_report(folder, config, summary, read_metrics(folder / "metrics.jsonl"), task, model, reported)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    (folder / BEST).unlink()  # not before: what is killed here goes on from the best epoch
     display.console.print(summary_table(summary, f"On the {summary['reported_on']} data"))
     return summary
 
@@ -261,16 +266,16 @@ def _train(
     progress = checkpoints.restore()
     batches = task_batches(rows, config.batch_size, config.epochs, config.seed, progress.step, task.together)
     every = max(1, min(50, per_epoch // 4))
-    done = _stopped_early(folder, task.main, config.patience)
     with (
         MetricsLog(folder, progress.step) as log,
         display.training(total, progress.step, lambda values: metric_text(values, task.main)) as bar,
     ):
         times: list[float] = []
         clock = time.monotonic()
+        done = _stopped_early(folder, task.main, config.patience)  # by the lines that the log keeps
         for inputs, labels, batch in batches if not done else ():
-            row_weights = None if weights is None else tf.constant(weights[batch])
-            loss = float(step(*tf.nest.map_structure(tf.convert_to_tensor, (inputs, labels)), row_weights))
+            row_weights = [] if weights is None else [weights[batch]]
+            loss = float(step(*tf.nest.map_structure(tf.convert_to_tensor, (inputs, labels, *row_weights))))
             now = time.monotonic()
             times.append(now - clock)
             progress.seconds += now - clock

@@ -89,6 +89,8 @@ class FinetuneConfig(Options):
             raise BertKerasError(f"folds must be 0 or at least 2, got {self.folds}")
         if self.folds and self.seeds > 1:
             raise BertKerasError("give --folds or --seeds, not both")
+        if self.folds and self.test:
+            raise BertKerasError("--folds tests on parts of the training data; leave out --test")
         if not 0 < self.dev_share < 1 or not 0 <= self.warmup_share < 1:
             raise BertKerasError("dev_share must be in (0, 1) and warmup_share in [0, 1)")
         if self.learning_rate is not None and self.learning_rate <= 0:

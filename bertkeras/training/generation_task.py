@@ -20,7 +20,7 @@ class Generation(Task):
     model_class = BertSeq2Seq
     main = "f1"
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[TextExample]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
         self.longest = max(len(example.pair or "") for example in train)
 
@@ -28,13 +28,15 @@ class Generation(Task):
         return self._load()
 
     def rows(self, model: Any, examples: Sequence[TextExample]) -> TaskRows:
-        return generation_rows(model.tokenizer, examples, model.max_length)
+        limit = self.config.row_length(model.config.max_sequence_length)
+        return generation_rows(model.tokenizer, examples, limit)
 
     def written(self, model: Any, examples: Sequence[TextExample]) -> list[str]:
         """What the model writes, greedily, at most half as long as a row; of a source that is too long the end is not
         read."""
-        new = min(self.longest + 1, model.max_length // 2)  # a piece has one character at least
-        room = model.max_length - new
+        limit = self.config.row_length(model.config.max_sequence_length)
+        new = min(self.longest + 1, limit // 2)  # a piece has one character at least
+        room = limit - new
         sources = []
         for example in examples:
             offsets = model.tokenizer.encode(example.text, max_length=room).offsets

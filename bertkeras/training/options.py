@@ -73,6 +73,6 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or value != value:
         raise BertKerasError(f"{name} must be {kind.__name__}, got {value!r}")
     return value

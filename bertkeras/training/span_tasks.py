@@ -25,9 +25,9 @@ class Entities(Task):
     model_class = BertTokenClassifier
     main = "entity_f1"
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[TokenExample]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
-        types = types_of(train)
+        types = labels or types_of(train)
         if not types:
             raise BertKerasError("the training data hold no entity; there is nothing to learn")
         self.labels = tag_names(types, config.scheme)
@@ -69,7 +69,7 @@ class QuestionAnswering(Task):
     model_class = BertQuestionAnswerer
     main = "f1"
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[QuestionExample]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
         self.some_without = any(not example.answers for example in train)
 

@@ -20,7 +20,8 @@ class Task:
 
     Args:
         config: All options.
-        train: The examples to learn from; they tell the labels.
+        train: The examples to learn from.
+        labels: The names of their labels, and of some that they lack; by default theirs.
 
     Attributes:
         model_class: The class of its models.
@@ -34,7 +35,7 @@ class Task:
     together: ClassVar[int] = 1
     labels: list[str] | None = None
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[Any]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         self.config = config
 
     def model(self) -> PresetModel:

@@ -24,7 +24,7 @@ def class_metrics(
     found = {
         "accuracy": float(accuracy_score(targets, predicted)),
         "f1_macro": float(f1_score(targets, predicted, average="macro", zero_division=0)),
-        "matthews": float(matthews_corrcoef(targets, predicted)),
+        "matthews": float(matthews_corrcoef(targets, predicted)) if len({*targets, *predicted}) > 1 else 0.0,
     }
     if probabilities is not None:
         right = np.asarray(predicted) == np.asarray(targets)

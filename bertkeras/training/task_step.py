@@ -27,7 +27,7 @@ def make_task_step(
         jit_compile: Whether XLA compiles the step, anew for every shape of a batch.
 
     Returns:
-        A function of `(inputs, labels, weights)` that updates the model and returns the loss.
+        A function of inputs, labels and, if wanted, weights that updates the model and returns the loss.
     """
     import tensorflow as tf
 
@@ -36,27 +36,36 @@ def make_task_step(
     values = [variable.value for variable in variables]
     table = model.backbone.embeddings.token_table  # type: ignore[attr-defined]
 
-    def gradients_of(inputs: Any, labels: Any, weights: Any, sources: list[Any]) -> tuple[Any, list[Any]]:
+    def gradients_of(inputs: Any, labels: Any, weights: Any = None, *, sources: list[Any]) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
             tape.watch(sources)  # the table may be frozen
             loss = model.compute_loss(inputs, labels, model(inputs, training=True), weights)
         found = tape.gradient(loss, sources, unconnected_gradients="zero")
         return loss, [tf.convert_to_tensor(gradient) for gradient in found]
 
-    @tf.function(jit_compile=jit_compile, autograph=False, reduce_retracing=not jit_compile)
-    def step(inputs: dict[str, Any], labels: Any, weights: Any = None) -> Any:
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def step(*batch: Any) -> Any:
         if not adversarial:
-            loss, gradients = gradients_of(inputs, labels, weights, values)
+            loss, gradients = gradients_of(*batch, sources=values)
         else:
-            loss, found = gradients_of(inputs, labels, weights, [*values, table.value])
+            loss, found = gradients_of(*batch, sources=[*values, table.value])
             *gradients, slope = found
             undisturbed = tf.identity(table.value)
             length = tf.maximum(tf.norm(slope), 1e-12)
             table.assign(undisturbed + adversarial * slope / length)
-            _, more = gradients_of(inputs, labels, weights, values)
+            _, more = gradients_of(*batch, sources=values)
             table.assign(undisturbed)
             gradients = [one + other for one, other in zip(gradients, more, strict=True)]
         optimizer.apply(gradients, variables)
         return loss
 
-    return step
+    traced: dict[int, Any] = {}
+
+    def step_of_any_shape(*batch: Any) -> Any:
+        """The step, traced once: a run that goes on with a batch of another shape computes with the same graph."""
+        if len(batch) not in traced:
+            shapes = tf.nest.map_structure(lambda x: tf.TensorSpec([None] * len(x.shape), x.dtype), batch)
+            traced[len(batch)] = step.get_concrete_function(*shapes)
+        return traced[len(batch)](*batch)
+
+    return step if jit_compile else step_of_any_shape

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,13 @@ class Classification(Task):
     main = "accuracy"
     kind = "single_label"
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[TextExample]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
-        self.labels = self.names(train)
+        found = set(labels or (name for example in train for name in _labels_of(example)))
+        by_value = all(map(is_number, found))
+        self.labels = sorted(found, key=lambda name: (float(name) if by_value else 0.0, name))
         if len(self.labels) < 2:
             raise BertKerasError(f"the training data have one label only, {self.labels}; there is nothing to learn")
-
-    def names(self, train: Sequence[TextExample]) -> list[str]:
-        found = {str(example.label) for example in train}
-        return sorted(found, key=lambda name: (float(name), name) if all(map(is_number, found)) else (0.0, name))
 
     def model(self) -> PresetModel:
         return self._load(
@@ -93,9 +93,6 @@ class MultiLabel(Classification):
     main = "f1_micro"
     kind = "multi_label"
 
-    def names(self, train: Sequence[TextExample]) -> list[str]:
-        return sorted({name for example in train for name in _labels_of(example)})
-
     def targets(self, examples: Sequence[TextExample]) -> np.ndarray:
         return np.array([[name in _labels_of(example) for name in self.labels or ()] for example in examples], "int32")
 
@@ -131,12 +128,13 @@ class Regression(Task):
     model_class = BertTextClassifier
     main = "spearman"
 
-    def __init__(self, config: FinetuneConfig, train: Sequence[TextExample]) -> None:
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
         self.mean = float(np.mean([float(example.label) for example in train]))  # type: ignore[arg-type]
 
     def model(self) -> PresetModel:
-        model = self._load(num_classes=1, task="regression", labels=None, new_head=True)
+        options = {"labels": None, "thresholds": None, "temperature": 1.0}  # not those of another task
+        model = self._load(num_classes=1, task="regression", new_head=True, **options)
         model.classifier.bias.assign([self.mean])
         return model
 
@@ -164,39 +162,54 @@ class Similarity(Task):
     main = "spearman"
     together = 2
 
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
+        super().__init__(config, train)
+        self.largest = max(1.0, *(abs(number) for number in _numbers_of(train)))
+
+    def scaled(self, examples: Sequence[TextExample]) -> list[TextExample]:
+        """With labels that a cosine can have: those of a scale such as 0 to 5 are divided by the largest."""
+        numbers = _numbers_of(examples)
+        return [replace(e, label=number / self.largest) for e, number in zip(examples, numbers, strict=True)]
+
     def model(self) -> PresetModel:
         options = {} if self.config.pooling is None else {"pooling": self.config.pooling}
         return self._load(objective=self.config.objective, **options)
 
     def rows(self, model: Any, examples: Sequence[TextExample]) -> TaskRows:
-        return similarity_rows(model.tokenizer, examples, model.max_length)
+        scaled = self.scaled(examples)
+        if self.config.objective == "contrastive":
+            scaled = [example for example, number in zip(scaled, _numbers_of(scaled), strict=True) if number >= 0.5]
+            if not scaled:
+                raise BertKerasError("the contrastive objective learns from pairs that are alike; there are none")
+        rows = similarity_rows(model.tokenizer, scaled, model.max_length)
+        rows.counts["pairs left out as unlike"] = len(examples) - len(scaled)
+        return rows
 
     def values(self, model: Any, examples: Sequence[TextExample]) -> np.ndarray:
-        first, second = (
-            vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-            for vectors in (
-                model.embed([example.text for example in examples]),
-                model.embed([example.pair or "" for example in examples]),
-            )
-        )
-        return (first * second).sum(axis=-1)
+        first = model.embed([example.text for example in examples])
+        return cosines(first, model.embed([example.pair or "" for example in examples]))
 
     def evaluate(self, model: Any, examples: Sequence[TextExample]) -> dict[str, float]:
-        return task_metrics.number_metrics(_numbers_of(examples), self.values(model, examples))
+        return task_metrics.number_metrics(_numbers_of(self.scaled(examples)), self.values(model, examples))
 
     def baselines(self, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
-        return baselines.similarity_baselines(train, test)
+        return baselines.similarity_baselines(train, self.scaled(test))
 
     def mistakes(self, model: Any, examples: Sequence[TextExample]) -> tuple[list[str], list[list[str]]]:
         return _farthest(examples, self.values(model, examples))
 
 
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of the vectors of two tables, row by row."""
+    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    return (first * second).sum(axis=-1) / np.maximum(lengths, 1e-12)
+
+
 def is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _labels_of(example: TextExample) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ def test_the_same_vectors_there_and_back(pooling, normalize, tmp_path):
         "normalize": normalize,
         "max_length": 7,
         "with_pooler": True,
+        "objective": "contrastive",
+        "scale": 20.0,
     }
     np.testing.assert_array_equal(again.embed(TEXTS), expected)
 

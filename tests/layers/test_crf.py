@@ -136,10 +136,11 @@ def by_all_paths(emissions, tags, mask, transitions, forbidden, k):
     }
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "length", "with_forbidden"),
-    [(1, 5, False), (2, 5, False), (2, 5, True), (3, 1, True), (3, 4, True), (4, 5, False), (4, 5, True)],
-)
+CASES = [(4, 5, True), (1, 5, False), (2, 5, True), (3, 1, True), (4, 5, False), (3, 4, True)]
+CASES = CASES[::2] if BACKEND == "jax" else CASES  # JAX compiles each anew
+
+
+@pytest.mark.parametrize(("num_classes", "length", "with_forbidden"), CASES)
 def test_every_path(num_classes, length, with_forbidden):
     emissions, tags, mask, forbidden = small_case(num_classes, length, with_forbidden)
     crf = make_crf(num_classes, forbidden)
@@ -190,6 +191,7 @@ def test_pytorch_crf():
     torchcrf = pytest.importorskip("torchcrf")
     import torch
 
+    torch.set_num_threads(1)  # more would wait for one another over tensors as small as these
     batch, length, num_classes = 17, 101, 23
     emissions, tags, _ = some_batch(batch, length, num_classes, scale=2.0)
     lengths = np.random.default_rng(1).integers(1, length + 1, batch)
@@ -303,15 +305,15 @@ def test_tags_that_are_forbidden_have_no_probability_and_finite_gradients():
 def test_a_batch_is_its_rows_and_what_is_stepped_over_has_no_effect():
     emissions, tags, mask = some_batch(5, 11, 3)
     crf = make_crf(3, [(0, 1), (-1, 2)])
-    whole = outputs_of(crf, emissions, tags, mask)
+    whole = outputs_of(crf, emissions, tags, mask, k=2)
     for row in range(len(mask)):
-        alone = outputs_of(crf, *(x[row : row + 1] for x in (emissions, tags, mask)))
+        alone = outputs_of(crf, *(x[row : row + 1] for x in (emissions, tags, mask)), k=2)
         for name, value in alone.items():
             np.testing.assert_allclose(whole[name][row], value[0], rtol=1e-5, atol=1e-5, err_msg=name)
 
     hidden_emissions, hidden_tags = emissions.copy(), tags.copy()
     hidden_emissions[~mask], hidden_tags[~mask] = np.nan, 10**6
-    for name, value in outputs_of(crf, hidden_emissions, hidden_tags, mask).items():
+    for name, value in outputs_of(crf, hidden_emissions, hidden_tags, mask, k=2).items():
         np.testing.assert_array_equal(value, whole[name], err_msg=name)
     before = likelihood_gradients(crf, emissions, tags, mask)
     for after, gradient in zip(likelihood_gradients(crf, hidden_emissions, hidden_tags, mask), before, strict=True):
@@ -319,7 +321,7 @@ def test_a_batch_is_its_rows_and_what_is_stepped_over_has_no_effect():
     assert not before[0][~mask].any()
 
     kept = mask[0]
-    for name, value in outputs_of(crf, *(x[:1, kept] for x in (emissions, tags, mask))).items():
+    for name, value in outputs_of(crf, *(x[:1, kept] for x in (emissions, tags, mask)), k=2).items():
         of_positions = {"best": np.s_[kept], "best_k": np.s_[:, kept], "marginals": np.s_[kept]}
         expected = whole[name][0][of_positions.get(name, ...)]
         np.testing.assert_allclose(value[0], expected, rtol=1e-5, atol=1e-5, err_msg=name)

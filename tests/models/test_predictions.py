@@ -25,7 +25,7 @@ TEXTS = [
     "Café 北京, the dogs ran.",
     "the " * 50,
     "王八",
-    "cats running on mats ?",
+    "cats ranning on mats ?",
 ]
 CONTEXTS = [text if text.strip() else "." for text in TEXTS]
 
@@ -138,7 +138,7 @@ def tagger_with_random_logits(scheme, decoder, max_length):
 @pytest.mark.parametrize("scheme", ["io", "bio", "bioes"])
 def test_no_sequence_of_tags_breaks_the_scheme(scheme, decoder):
     rng = np.random.default_rng(7)
-    words = [*PIECES[:9], "cats", "running", "unknown", *"王八北京", "👍", "\u200b"]
+    words = [*PIECES[:9], "cats", "ranning", "unknown", *"王八北京", "👍", "\u200b"]
     sentences = [list(rng.choice(words, size)) for size in (0, 1, 2, 5, 13, 13, 40, 90)]
     model = tagger_with_random_logits(scheme, decoder, max_length=12)  # at most ten words in a row
     forbidden = {
@@ -148,7 +148,7 @@ def test_no_sequence_of_tags_breaks_the_scheme(scheme, decoder):
     assert [len(tags) for tags in found] == [len(sentence) for sentence in sentences]
     for tags in found:
         assert not tags or not forbidden & set(itertools.pairwise([None, *tags, None]))
-    assert len(set(itertools.chain(*found))) > 3
+    assert set(itertools.chain(*found)) == set(model.labels)
     for text, entities in zip(texts_of(sentences), model.tag(texts_of(sentences)), strict=True):
         ends = [0, *(entity.end for entity in entities)]
         for entity, end in zip(entities, ends, strict=False):
@@ -176,11 +176,11 @@ def test_entities_are_those_of_the_words():
 def test_a_word_is_judged_by_its_first_piece_where_it_has_most_context():
     """Two rows of a long sentence, decoded together: emissions by hand from the model itself."""
     model = tagger_with_random_logits("bio", "crf", max_length=12)
-    words = ["cats", "dogs", "the", "running", "mats", "on", "cats", "sat", "dogs", "ran"]  # 16 pieces; 10 in a row
+    words = ["cats", "dogs", "the", "ranning", "mats", "on", "cats", "sat", "dogs", "ran"]  # 16 pieces; 10 in a row
     ids = [TOKENIZER.encode_ids([word])[0] for word in words]
-    rows = [range(0, 6), range(5, 10)]  # 10 pieces, and from "on" on, since 3 pieces are shared at most
+    rows = [range(0, 6), range(4, 10)]  # 10 pieces; then from "mats" on, since 3 pieces are shared at most
     emissions = np.zeros((1, 10, 5), "float32")
-    for row, kept in zip(rows, [range(0, 6), range(6, 10)], strict=True):
+    for row, kept in zip(rows, [range(0, 5), range(5, 10)], strict=True):
         pieces = [2, *itertools.chain(*(ids[word] for word in row)), 3]
         logits = numpy(model({"token_ids": np.array([pieces], "int32")}))[0]
         for word in kept:

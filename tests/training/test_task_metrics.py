@@ -29,7 +29,8 @@ from bertkeras.training.task_metrics import (
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_entity_f1_of_random_predictions_is_seqeval_s(scheme):
-    """10,200 sentences over the schemes. Ours goes by spans to BIO; seqeval reads the scheme itself. Gold is legal, predictions need not be."""
+    """10,200 sentences over the schemes. Ours goes by spans to BIO; seqeval reads the scheme itself. Gold is legal,
+    predictions need not be."""
     seqeval = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed")
     draw = random.Random(3)
     names = tag_names(["place", "creative-work", "人名"], scheme)
