@@ -45,7 +45,7 @@ test-parity: $(VENV)/installed-backends $(VENV)/installed-setup
 	$(BIN)/python -m pytest tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
 
 # JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
-SLOW_ON_jax = --ignore tests/models/test_zero_shot.py --ignore tests/models/test_sampling.py
+SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py)
 
 test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
 	KERAS_BACKEND=$* $(BIN)/python -m pytest tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
