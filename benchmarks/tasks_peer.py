@@ -1,6 +1,6 @@
 """The contender of `benchmarks.tasks`: a head of `transformers` trained in PyTorch on batches that are given to it.
 
-python -m benchmarks.tasks_peer PLAN.json
+python -m benchmarks.tasks_peer FOLDER [--serve]
 """
 
 from __future__ import annotations
@@ -8,18 +8,35 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import serve
+
 NOT_DECAYED = ("bias", "LayerNorm.weight")
 
 
 def main() -> None:
+    folder = Path(sys.argv[1])
+    if "--serve" in sys.argv:
+        serve_steps(lambda: training(folder)[0])
+        return
+    step, model = training(folder)
+    plan = json.loads((folder / "plan.json").read_text())
+    for number in range(plan["total"]):
+        step(number)
+        if (number + 1) % plan["per_epoch"] == 0:
+            model.save_pretrained(folder / f"epoch-{(number + 1) // plan['per_epoch']}")
+
+
+def training(folder: Path) -> tuple[Callable[[int], float], Any]:
+    """A function that does step `n` of the plan in a folder, and the model that it trains."""
     import torch
 
-    plan = json.loads(Path(sys.argv[1]).read_text())
+    plan = json.loads((folder / "plan.json").read_text())
     torch.manual_seed(plan["seed"])
     model, loss_of = HEADS[plan["head"]](plan)
     decayed = [p for name, p in model.named_parameters() if not name.endswith(NOT_DECAYED)]
@@ -35,26 +52,45 @@ def main() -> None:
         return max(0.0, min(1.0, (step + 1) / max(warmup, 1), (total - step) / (total - warmup)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    batches = np.load(plan["batches"])
-    seconds = []
+    batches = read_batches(folder / "batches.npz")
     model.train()
-    for step in range(total):
-        batch = {
-            name.split("/", 1)[1]: torch.from_numpy(batches[name])
-            for name in batches.files
-            if name.split("/", 1)[0] == str(step)
-        }
-        begin = time.perf_counter()
-        loss = loss_of(batch)
+
+    def step(number: int) -> float:
+        loss = loss_of({name: torch.from_numpy(array) for name, array in batches[number].items()})
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), plan["clip_norm"])
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - begin)
-        if (step + 1) % plan["per_epoch"] == 0:
-            model.save_pretrained(Path(plan["out"]) / f"epoch-{(step + 1) // plan['per_epoch']}")
-    (Path(plan["out"]) / "seconds.json").write_text(json.dumps(seconds))
+        return loss.item()
+
+    return step, model
+
+
+def read_batches(path: Path) -> list[dict[str, np.ndarray]]:
+    """The arrays of each step, by name."""
+    batches: dict[int, dict[str, np.ndarray]] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            number, name = key.split("/", 1)
+            batches.setdefault(int(number), {})[name] = arrays[key]
+    return [batches[number] for number in range(len(batches))]
+
+
+def serve_steps(start: Callable[[], Callable[[int], float]]) -> None:
+    """Answer `{"step": n}` with the seconds that it took."""
+
+    def timed() -> Callable[[dict[str, Any]], dict[str, Any]]:
+        step = start()
+
+        def work(command: dict[str, Any]) -> dict[str, Any]:
+            begin = time.perf_counter()
+            step(command["step"])
+            return {"seconds": time.perf_counter() - begin}
+
+        return work
+
+    serve(timed)
 
 
 def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def complaint(capsys, *arguments):
 
 
 def test_help_of_every_command_has_an_example(capsys):
-    for name in ("train-tokenizer", "prepare", "pretrain", "fill-mask", "evaluate", "convert", "info"):
+    making = ("train-tokenizer", "prepare", "pretrain", "finetune")
+    for name in (*making, "predict", "fill-mask", "evaluate", "convert", "info"):
         with pytest.raises(SystemExit) as end:
             run(name, "--help")
         assert end.value.code == 0

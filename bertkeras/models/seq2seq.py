@@ -20,6 +20,7 @@ from bertkeras.models.pretrainer import masked_lm_head
 from bertkeras.models.running import as_list, needed_tokenizer
 from bertkeras.models.search import Decoding, Hypothesis, search
 from bertkeras.text.encoding import padded
+from bertkeras.text.targets import target_rows
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 
@@ -247,27 +248,16 @@ def seq2seq_rows(
     >>> rows.inputs["output_positions"].tolist(), [tokenizer.id_to_token(piece) for piece in rows.labels[0]]
     ([[3, 4]], ['three', '[SEP]'])
     """
-    encodings = tokenizer.encode_batch(sources, targets)
-    if not encodings:
+    rows = target_rows(tokenizer, sources, targets, max_length)
+    if not rows:
         raise BertKerasError("no pair of texts to make rows of; give at least one source and its target")
-    positions, labels, truncated = [], [], 0
-    for number, encoding in enumerate(encodings):
-        last = len(encoding) - 1
-        if len(encoding) > max_length:
-            truncated += 1
-            whole = sum(encoding.segment_ids)
-            encoding = encodings[number] = tokenizer.encode(sources[number], targets[number], max_length=max_length)
-            last = len(encoding) - (1 if sum(encoding.segment_ids) == whole else 2)
-        first = encoding.segment_ids.index(1)
-        positions.append(list(range(first - 1, last)))
-        labels.append(encoding.ids[first : last + 1])
-    token_ids, padding_mask = padded([encoding.ids for encoding in encodings], tokenizer.pad_id)
-    segment_ids, _ = padded([encoding.segment_ids for encoding in encodings], 0)
-    output_positions, _ = padded(positions, 0)
+    token_ids, padding_mask = padded([row.encoding.ids for row in rows], tokenizer.pad_id)
+    segment_ids, _ = padded([row.encoding.segment_ids for row in rows], 0)
+    output_positions, _ = padded([list(row.positions) for row in rows], 0)
     inputs = {
         "token_ids": token_ids,
         "segment_ids": segment_ids,
         "padding_mask": padding_mask,
         "output_positions": output_positions,
     }
-    return Seq2SeqRows(inputs, padded(labels, -1)[0], truncated)
+    return Seq2SeqRows(inputs, padded([row.labels for row in rows], -1)[0], sum(row.cut for row in rows))

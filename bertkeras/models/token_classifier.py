@@ -133,6 +133,7 @@ class BertTokenClassifier(PresetModel):
         words = [[text[start:end] for start, end in spans] for text, spans in zip(texts, places, strict=True)]
         found = []
         for text, spans, (tags, probabilities) in zip(texts, places, self._tag_words(words, batch_size), strict=True):
+            assert probabilities is not None
             entities = []
             for first, last, type in spans_of(tags):
                 start, end = spans[first][0], spans[last - 1][1]
@@ -142,9 +143,11 @@ class BertTokenClassifier(PresetModel):
 
     def tag_words(self, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> list[list[str]]:
         """One label for each word of each sentence."""
-        return [tags for tags, _ in self._tag_words(sentences, batch_size)]
+        return [tags for tags, _ in self._tag_words(sentences, batch_size, with_probabilities=False)]
 
-    def _tag_words(self, sentences: Sequence[Sequence[str]], batch_size: int) -> list[tuple[list[str], np.ndarray]]:
+    def _tag_words(
+        self, sentences: Sequence[Sequence[str]], batch_size: int, with_probabilities: bool = True
+    ) -> list[tuple[list[str], np.ndarray | None]]:
         """Labels and their probabilities: of all rows of a sentence together, so that no cut breaks the scheme."""
         tokenizer = needed_tokenizer(self.tokenizer, "tag")
         limit = self.max_length or self.config.max_sequence_length
@@ -167,8 +170,9 @@ class BertTokenClassifier(PresetModel):
                 rows[row, : len(sentences[index])] = emissions[index]
                 mask[row, : len(sentences[index])] = True
             tags = ops.convert_to_numpy(self.crf(rows, mask))
-            marginals = ops.convert_to_numpy(self.crf.marginals(rows, mask))
+            marginals = ops.convert_to_numpy(self.crf.marginals(rows, mask)) if with_probabilities else None
             for row, index in enumerate(batch):
                 chosen = tags[row, : len(sentences[index])]
-                found[index] = [names[tag] for tag in chosen], marginals[row, np.arange(len(chosen)), chosen]
+                sure = None if marginals is None else marginals[row, np.arange(len(chosen)), chosen]
+                found[index] = [names[tag] for tag in chosen], sure
         return found

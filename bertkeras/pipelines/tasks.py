@@ -14,6 +14,7 @@ from bertkeras.datasets.examples import QuestionExample, TextExample, TokenExamp
 from bertkeras.errors import BertKerasError
 from bertkeras.text.encoding import padded
 from bertkeras.text.tags import spans_of, tags_of
+from bertkeras.text.targets import target_rows
 from bertkeras.text.windows import context_windows, word_windows
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -29,6 +30,7 @@ class TaskRows:
             each piece; or `(start, end)` for spans.
         pad_id: What fills up short rows.
         counts: What was cut or left out, by name, for the reader to see: nothing is dropped silently.
+        output_positions: Of each row the places that the labels belong to, if not to all.
     """
 
     ids: list[list[int]]
@@ -36,15 +38,19 @@ class TaskRows:
     labels: list[Any]
     pad_id: int
     counts: Counter[str] = field(default_factory=Counter)
+    output_positions: list[list[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, rows: Sequence[int]) -> tuple[dict[str, np.ndarray], Any]:
-        """Inputs and labels of some rows, filled up to the longest: `(rows, length)`, and `-1` in labels of pieces."""
+        """Inputs and labels of some rows, filled up to the longest: `(rows, length)`, and with -1 in labels of
+        pieces."""
         token_ids, padding_mask = padded([self.ids[row] for row in rows], self.pad_id)
         segment_ids, _ = padded([self.segment_ids[row] for row in rows], 0)
         inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+        if self.output_positions is not None:
+            inputs["output_positions"], _ = padded([self.output_positions[row] for row in rows], 0)
         chosen = [self.labels[row] for row in rows]
         if isinstance(chosen[0], tuple):
             spans = np.array(chosen, "int32")
@@ -181,24 +187,20 @@ def similarity_rows(tokenizer: WordPieceTokenizer, examples: Sequence[TextExampl
 
 
 def generation_rows(tokenizer: WordPieceTokenizer, examples: Sequence[TextExample], max_length: int) -> TaskRows:
-    """Rows of a source and its target, labelled at every position with the piece that comes next in the target.
+    """Rows of a source and its target, labelled with the piece that comes next in the target.
 
     Of a row that is too long the longer text is cut first, which is counted; a target that was cut does not teach where
     to end.
     """
-    sources, targets = [example.text for example in examples], [example.pair or "" for example in examples]
-    whole = tokenizer.encode_batch(sources, targets)
-    cut = tokenizer.encode_batch(sources, targets, max_length=max_length)
-    rows = TaskRows([], [], [], tokenizer.pad_id)
-    for before, after in zip(whole, cut, strict=True):
-        first = after.segment_ids.index(1)
-        is_cut = sum(after.segment_ids) < sum(before.segment_ids)
-        last = len(after) - 1 - is_cut  # the last piece to be written
-        rows.ids.append(after.ids)
-        rows.segment_ids.append(after.segment_ids)
-        rows.labels.append([-1] * (first - 1) + after.ids[first : last + 1] + [-1] * (len(after) - last))
-        rows.counts["rows cut"] += len(after) < len(before)
-    return rows
+    found = target_rows(tokenizer, [e.text for e in examples], [e.pair or "" for e in examples], max_length)
+    return TaskRows(
+        [row.encoding.ids for row in found],
+        [row.encoding.segment_ids for row in found],
+        [row.labels for row in found],
+        tokenizer.pad_id,
+        Counter({"rows cut": sum(row.cut for row in found)}),
+        [list(row.positions) for row in found],
+    )
 
 
 def order_of(rows: TaskRows, batch_size: int, seed: int, epoch: int, together: int = 1) -> list[list[int]]:

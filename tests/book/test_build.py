@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("yaml")
 
-from book.notebooks import BOOK, pages
+from tests.book.notebooks import BOOK, pages
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import pytest
 pytest.importorskip("nbformat")
 pytest.importorskip("yaml")
 
-from book.notebooks import tagged
-
 import bertkeras.layers
+from tests.book.notebooks import tagged
 
 
 def chapter_class(chapter, name):

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nbformat")
 pytest.importorskip("yaml")
 
-from book.notebooks import BOOK, chapters, code, notebooks, pages, prose, read, tagged
+from tests.book.notebooks import BOOK, chapters, code, notebooks, pages, prose, read, tagged
 
 KEPT_METADATA = {"tags", "mystnb", "cellView"}
 IMAGES = ("image/png", "image/svg+xml", "image/jpeg")

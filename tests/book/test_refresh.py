@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("nbclient")
 pytest.importorskip("yaml")
 
-from book.notebooks import BOOK
 from nbformat import v4
+
+from tests.book.notebooks import BOOK
 
 
 @pytest.fixture

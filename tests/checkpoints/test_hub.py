@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from checks import flat, numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.checkpoints import hub
 from bertkeras.checkpoints.tensor_files import read_tensors, write_safetensors
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertMaskedLM, BertTextEmbedder
+from tests.checks import flat, numpy, randomize, small_batch, small_config, small_tokenizer
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 

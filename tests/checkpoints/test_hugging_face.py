@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.models import (
     BertBackbone,
@@ -20,6 +19,7 @@ from bertkeras.models import (
     BertTokenClassifier,
 )
 from bertkeras.text import WordPieceTokenizer
+from tests.checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_config, small_tokenizer
 from safetensors.numpy import load_file, save_file
 
 from bertkeras import files
@@ -20,6 +19,7 @@ from bertkeras.models import (
     BertTextEmbedder,
     BertTokenClassifier,
 )
+from tests.checks import numpy, randomize, small_config, small_tokenizer
 
 CONFIG = small_config()
 

@@ -6,13 +6,13 @@ import os
 
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.checkpoints import keras_hub as formats
 from bertkeras.checkpoints.read import read_checkpoint
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertTextClassifier
 from bertkeras.text import WordPieceTokenizer
+from tests.checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 

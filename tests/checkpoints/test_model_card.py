@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from checks import small_config, small_tokenizer
 
 from bertkeras.checkpoints.model_card import CARD_FILE, WRITTEN_HERE, model_card
 from bertkeras.models import (
@@ -13,6 +12,7 @@ from bertkeras.models import (
     BertTextEmbedder,
     BertTokenClassifier,
 )
+from tests.checks import small_config, small_tokenizer
 
 TOLD = {
     "data": {"corpus": "novels | plays\n(two shelves)", "documents": 12_345, "shuffled": True},

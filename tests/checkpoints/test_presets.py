@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-from checks import flat, numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras import files
 from bertkeras.checkpoints import presets
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer
+from tests.checks import flat, numpy, randomize, small_batch, small_config, small_tokenizer
 
 CONFIG = small_config(norm_first=True)
 MODELS = [(BertBackbone, {}), (BertMaskedLM, {}), (BertPretrainer, {}), (BertPretrainer, {"next_sentence": False})]

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from checks import randomize, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertTextClassifier, BertTextEmbedder
+from tests.checks import randomize, small_config, small_tokenizer
 
 TEXTS = ["the cat sat on the mat", "dogs", "", "the cat ran. the dog ran. the cat sat. the dog sat."]
 

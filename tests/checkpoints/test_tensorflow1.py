@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.checkpoints.names import NameTable
 from bertkeras.checkpoints.tensorflow1 import (
@@ -31,6 +30,7 @@ from bertkeras.models import (
     BertTextEmbedder,
     BertTokenClassifier,
 )
+from tests.checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 

@@ -1,6 +1,6 @@
 """The tables of the data cards: as measured, and as a card has them.
 
-`PYTHONPATH=tests python tests/data/cards.py entailment` prints the tables of a card, to be pasted into it.
+`python -m tests.data.cards entailment` prints the tables of a card, to be pasted into it.
 """
 
 import re
@@ -9,16 +9,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from data.labels import BOTH, HYPOTHESIS, contradicted_shares, judged
-from data.language import commonest_opening, diversity, words
-from data.models import out_of_fold, tf_idf
-from data.real_sets import REAL
-from data.sets import KINDS, examples, joined, label_names, language, texts
 from sklearn.metrics import average_precision_score
 
 from bertkeras.datasets.shipped import SPLITS, TASKS, shipped_path
 from bertkeras.text.corpus import split_sentences
 from bertkeras.text.tags import spans_of
+from tests.data.labels import BOTH, HYPOTHESIS, contradicted_shares, judged
+from tests.data.language import commonest_opening, diversity, words
+from tests.data.models import out_of_fold, tf_idf
+from tests.data.real_sets import REAL
+from tests.data.sets import KINDS, examples, joined, label_names, language, texts
 
 
 @dataclass(frozen=True)

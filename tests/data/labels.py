@@ -1,16 +1,16 @@
 """Labels that a linear model contradicts.
 
-`PYTHONPATH=tests python tests/data/labels.py english-reviews` lists them, the least believed first, to be read again.
+`python -m tests.data.labels english-reviews` lists them, the least believed first, to be read again.
 """
 
 import functools
 import sys
 
 import numpy as np
-from data.models import contradicted, hashed, out_of_fold, tf_idf, with_wrong_labels, word_features
-from data.sets import examples, joined, label_names, language, places, texts
 
 from bertkeras.datasets.shipped import TASKS
+from tests.data.models import contradicted, hashed, out_of_fold, tf_idf, with_wrong_labels, word_features
+from tests.data.sets import examples, joined, label_names, language, places, texts
 
 OUTSIDE = "outside"
 HYPOTHESIS, BOTH = "hypothesis alone", "premise and hypothesis"

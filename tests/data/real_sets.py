@@ -9,10 +9,9 @@ import gzip
 import json
 from dataclasses import dataclass
 
-from data.language import Diversity
-from data.sets import joined
-
 from bertkeras.datasets import read_examples
+from tests.data.language import Diversity
+from tests.data.sets import joined
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from data.cards import Figure, card_path, card_table, headings, measured, names_per_100_words
-from data.labels import contradicted_shares, listing
-from data.language import commonest_opening, diversity, exact_duplicates, near_duplicates, words
-from data.real_sets import REAL, real_sentences, real_texts
-from data.sets import KINDS, examples, label_names, language, texts
-
 from bertkeras.datasets.shipped import SPLITS, TASKS, shipped_names, shipped_path
 from bertkeras.text.tags import spans_of
+from tests.data.cards import Figure, card_path, card_table, headings, measured, names_per_100_words
+from tests.data.labels import contradicted_shares, listing
+from tests.data.language import commonest_opening, diversity, exact_duplicates, near_duplicates, words
+from tests.data.real_sets import REAL, real_sentences, real_texts
+from tests.data.sets import KINDS, examples, label_names, language, texts
 
 FILES = [(name, split) for name in shipped_names() for split in SPLITS]
 TEXTS = [(name, kind) for name in shipped_names() for kind in KINDS[name]]

@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from checks import check_attention_masks, check_dropout, check_layer, functional, gradients, numpy, randomize
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import MultiHeadSelfAttention
+from tests.checks import check_attention_masks, check_dropout, check_layer, functional, gradients, numpy, randomize
 
 BATCH, LENGTH, HEADS, HEAD_DIM = 2, 5, 3, 7
 HIDDEN = HEADS * HEAD_DIM

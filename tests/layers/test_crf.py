@@ -5,12 +5,22 @@ import re
 import keras
 import numpy as np
 import pytest
-from checks import check_constructor, check_files, check_modes, compiled, flat, functional, gradients, numpy, randomize
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.crf import CRF
 from bertkeras.text.tags import forbidden_pairs, tag_names
+from tests.checks import (
+    check_constructor,
+    check_files,
+    check_modes,
+    compiled,
+    flat,
+    functional,
+    gradients,
+    numpy,
+    randomize,
+)
 
 BACKEND = keras.backend.backend()
 BIOES = forbidden_pairs(tag_names(["a", "b"], "bioes"))  # of 9 tags

@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from checks import check_dropout, check_layer, gradients, numpy, randomize
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import BertEmbeddings
+from tests.checks import check_dropout, check_layer, gradients, numpy, randomize
 
 BATCH, LENGTH, VOCABULARY, HIDDEN, POSITIONS, SEGMENTS = 2, 5, 23, 7, 13, 3
 ARGUMENTS = {

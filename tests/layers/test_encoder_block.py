@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from checks import check_attention_masks, check_dropout, check_layer, functional, numpy, randomize
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import TransformerEncoderBlock
+from tests.checks import check_attention_masks, check_dropout, check_layer, functional, numpy, randomize
 
 BATCH, LENGTH, HEADS, HIDDEN, INTERMEDIATE = 2, 5, 3, 21, 13
 ARGUMENTS = {

@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from checks import check_layer, numpy, randomize
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import PositionwiseFeedForward
+from tests.checks import check_layer, numpy, randomize
 
 BATCH, LENGTH, HIDDEN, INTERMEDIATE = 2, 5, 7, 11
 ARGUMENTS = {"intermediate_dim": INTERMEDIATE, "activation": "gelu_tanh", "initializer_range": 0.03}

@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from checks import check_layer, gradients, numpy, randomize
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import BertEmbeddings, MaskedLMHead, NextSentenceHead
+from tests.checks import check_layer, gradients, numpy, randomize
 
 BATCH, LENGTH, PREDICTIONS, VOCABULARY, HIDDEN = 2, 5, 3, 23, 7
 ARGUMENTS = {

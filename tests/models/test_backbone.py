@@ -1,13 +1,13 @@
 import keras
 import numpy as np
 import pytest
-from checks import check_model, gradients, numpy, randomize, small_batch, small_config
 from keras import ops
 
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone
 from bertkeras.models.backbone import attention_mask
+from tests.checks import check_model, gradients, numpy, randomize, small_batch, small_config
 
 CONFIG = small_config()
 

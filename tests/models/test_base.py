@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from checks import numpy, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq
+from tests.checks import numpy, small_config, small_tokenizer
 
 MODELS = [BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq]
 

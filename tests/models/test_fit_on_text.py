@@ -3,13 +3,13 @@
 import math
 
 import pytest
-import tiny
-from checks import numpy
 
 from bertkeras.layers.dropout import Dropout
 from bertkeras.models import BertPretrainer
 from bertkeras.models.pretrainer import METRICS
 from bertkeras.training import AdamW
+from tests import tiny
+from tests.checks import numpy
 
 pytest.importorskip("tensorflow", reason="tensorflow, whose tf.data feeds every backend, is not installed")
 

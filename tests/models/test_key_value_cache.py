@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from checks import compiled, numpy, randomize, small_config
 from keras import ops
 
 from bertkeras.models import BertSeq2Seq
 from bertkeras.models.key_value_cache import CachedReader
+from tests.checks import compiled, numpy, randomize, small_config
 
 SOURCES = [[2, 7, 9, 11, 3], [2, 5, 3], [2, 8, 6, 3]]
 TARGETS = [[12, 7, 31, 7], [6, 6, 20, 14], [33, 8, 9, 10]]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from checks import check_model, numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertMaskedLM, BertPretrainer, Filling
+from tests.checks import check_model, numpy, randomize, small_batch, small_config, small_tokenizer
 
 CONFIG = small_config(vocabulary_size=17)  # two more than the tokenizer has
 

@@ -5,7 +5,6 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from checks import numpy, randomize
 
 from bertkeras.checkpoints.hub import locate
 from bertkeras.config import BertConfig
@@ -14,6 +13,7 @@ from bertkeras.models import BertQuestionAnswerer, BertTextClassifier, BertTextE
 from bertkeras.text import WordPieceTokenizer
 from bertkeras.text.tags import forbidden_pairs, spans_of, tag_names
 from bertkeras.text.words import word_spans
+from tests.checks import JIT, numpy, randomize
 
 PIECES = ["the", "cat", "dog", "sat", "ran", "on", "mat", "cafe", "naive", "##s", "##ning", ".", ",", "?", *"王八北京"]
 TOKENIZER = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PIECES, "👍"])
@@ -95,7 +95,7 @@ def test_predictions_do_not_depend_on_what_else_is_asked(scale):
     order = np.random.default_rng(3).permutation(len(TEXTS))
     for name, say in kinds(scale).items():
         together = say(TEXTS, 32)
-        shuffled = say([TEXTS[index] for index in order], 3)
+        shuffled = say([TEXTS[index] for index in order], 32 if JIT else 3)  # JAX compiles for every shape
         try:
             same([together[index] for index in order], shuffled)
             same(together[3:4], say(TEXTS[3:4], 1))
@@ -240,7 +240,7 @@ def test_the_best_span_is_found_by_trying_all(seed):
     context = "the cat sat on the mat, cats ran on mats. dogs ran ?"
     spans, nothing = brute_force(model, "the dog ?", context, 32)
     (found,) = model.answer("the dog ?", context, top_k=30)
-    for answer, (score, start, end) in zip(found, spans, strict=False):
+    for answer, (score, start, end) in zip(found, spans[:30], strict=True):
         assert (answer.start, answer.end) == (start, end)
         assert answer.score == pytest.approx(score, abs=1e-4)
     (scored,) = model.scores_with_none(["the dog ?"], [context])

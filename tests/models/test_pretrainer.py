@@ -3,13 +3,13 @@ import math
 import keras
 import numpy as np
 import pytest
-from checks import JIT, check_model, compiled, flat, gradients, numpy, randomize, small_batch, small_config
 from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertPretrainer
 from bertkeras.models.pretrainer import METRICS, pretraining_loss, pretraining_sums
 from bertkeras.training.optimizers import AdamW
+from tests.checks import JIT, check_model, compiled, flat, gradients, numpy, randomize, small_batch, small_config
 
 CONFIG = small_config()
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from checks import randomize, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertMaskedLM, gibbs_sample, mask_predict
+from tests.checks import randomize, small_config, small_tokenizer
 
 TOKENIZER = small_tokenizer()
 CONFIG = small_config(vocabulary_size=17)  # two more than the tokenizer has

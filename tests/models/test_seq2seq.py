@@ -3,7 +3,6 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from checks import check_model, compiled, gradients, numpy, randomize, small_batch, small_config, small_tokenizer
 from keras import ops
 
 from bertkeras.errors import BertKerasError
@@ -18,6 +17,7 @@ from bertkeras.models import (
 from bertkeras.models.search import log_softmax
 from bertkeras.models.seq2seq import seq2seq_mask
 from bertkeras.text import WordPieceTokenizer
+from tests.checks import check_model, compiled, gradients, numpy, randomize, small_batch, small_config, small_tokenizer
 
 CONFIG = small_config(vocabulary_size=17)  # two more than the tokenizer has
 TOKENIZER = small_tokenizer()

@@ -5,7 +5,6 @@ import logging
 import keras
 import numpy as np
 import pytest
-from checks import check_model, numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import (
@@ -16,6 +15,7 @@ from bertkeras.models import (
     BertTextEmbedder,
     BertTokenClassifier,
 )
+from tests.checks import check_model, numpy, randomize, small_batch, small_config, small_tokenizer
 
 CONFIG = small_config()
 CLASSIFIER = {"num_classes": 5, "labels": list("abcde"), "task": "multi_label", "head_dropout": 0.17}

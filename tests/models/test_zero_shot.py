@@ -4,13 +4,13 @@ import functools
 
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_config
 
 from bertkeras import Knowledge, WordPieceTokenizer, find_entities, zero_shot
 from bertkeras.checkpoints.hub import locate
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertTextClassifier, BertTextEmbedder
 from bertkeras.models.cloze import Cloze
+from tests.checks import numpy, randomize, small_config
 
 WORDS = "it was about this text is the foot ##ball hand game court law judge ada ran in won by a n / . : ,"
 CHINESE = "这是关于体育法律的他跑步。："

@@ -1,7 +1,7 @@
 """Pretraining on the backend that `KERAS_BACKEND` names; prints the loss of every step, as JSON, for each dropout rate.
 
-`test_loss_curves.py` runs it, because a process has one backend: `python -m parity.loss_curve FOLDER`, where `FOLDER`
-is what `tiny.prepare_rows` wrote.
+`test_loss_curves.py` runs it, because a process has one backend: `python -m tests.parity.loss_curve FOLDER`, where
+`FOLDER` is what `tiny.prepare_rows` wrote.
 """
 
 import json
@@ -9,10 +9,10 @@ import sys
 
 import keras
 import numpy as np
-import tiny
 
 from bertkeras.models import BertPretrainer
 from bertkeras.training import AdamW, WarmupLinearDecay
+from tests import tiny
 
 STEPS, BATCH = 50, 16
 DROPOUTS = (0.0, 0.1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from checks import gradients, numpy, randomize
 
 from bertkeras.config import BertConfig
 from bertkeras.models import BertBackbone
+from tests.checks import gradients, numpy, randomize
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 

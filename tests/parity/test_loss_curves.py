@@ -11,9 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tiny
-from parity.loss_curve import BATCH, DROPOUTS, STEPS
-from parity.results import record
+
+from tests import tiny
+from tests.parity.loss_curve import BATCH, DROPOUTS, STEPS
+from tests.parity.results import record
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 
@@ -34,8 +35,8 @@ def curves(tmp_path_factory):
     environment.pop("XLA_FLAGS", None)  # as users run it, with all of XLA's optimisations
     runs = {
         backend: subprocess.Popen(
-            [sys.executable, "-m", "parity.loss_curve", rows],
-            cwd=Path(tiny.__file__).parent,
+            [sys.executable, "-m", "tests.parity.loss_curve", rows],
+            cwd=Path(__file__).parents[2],
             env={**environment, "KERAS_BACKEND": backend},
             stdout=subprocess.PIPE,
             text=True,

@@ -6,11 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from parity.results import record
 
 from bertkeras.checkpoints.hub import locate
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertTextEmbedder
+from tests.parity.results import record
 
 NAME = "all-MiniLM-L6-v2"
 SENTENCES = [

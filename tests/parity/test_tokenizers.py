@@ -18,10 +18,10 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parity.results import FULL, record
 
 from bertkeras.errors import BertKerasError
 from bertkeras.text import InGraphTokenizer, WordPieceTokenizer
+from tests.parity.results import FULL, record
 
 tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 pytest.importorskip("tensorflow_text", reason="tensorflow_text is not installed")

@@ -7,8 +7,6 @@ is measured. `BERTKERAS_PARITY_FULL=1` runs 200 configurations and records the l
 import keras
 import numpy as np
 import pytest
-from checks import numpy, randomize
-from parity.results import FULL, record
 
 from bertkeras.checkpoints.hugging_face import RULES
 from bertkeras.checkpoints.names import NameTable
@@ -23,6 +21,8 @@ from bertkeras.models import (
 )
 from bertkeras.models.losses import cross_entropy, weighted_mean
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from tests.checks import numpy, randomize
+from tests.parity.results import FULL, record
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

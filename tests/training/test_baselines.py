@@ -172,15 +172,17 @@ def test_the_gazetteer_by_hand():
         sentence("in May it is cold in May"),  # a name in one of three places: not taken
         sentence("York|B-who went ; York|B-who is old"),  # alone in two of four places: taken, of the commoner type
         sentence("Paris|B-place Paris|B-place Paris|B-who"),
+        sentence("Ada|B-place Bay|I-place"),
     ]
     test = [
         sentence("Ada|B-who and May|B-who saw New|B-place York|I-place and York|B-place"),
         sentence("Paris|B-who is New"),
+        sentence("in Ada|B-place Bay|I-place"),
     ]
-    # said: Ada who, New York place (the longest first), York who, Paris place: 2 of 4 right, 2 of 5 found
+    # said: Ada who, New York place, York who, Paris place, Ada Bay place (the longest): 3 of 5 right, 3 of 6 found
     found = entity_baselines(train, test)
-    assert found["baseline_entity_precision"] == pytest.approx(2 / 4)
-    assert found["baseline_entity_recall"] == pytest.approx(2 / 5)
+    assert found["baseline_entity_precision"] == pytest.approx(3 / 5)
+    assert found["baseline_entity_recall"] == pytest.approx(3 / 6)
     assert found["majority_entity_f1"] == 0
 
 

@@ -16,7 +16,7 @@ from bertkeras import cli
 from bertkeras.datasets import read_examples
 from bertkeras.errors import BertKerasError, Interrupted
 from bertkeras.models import BertTextClassifier, BertTextEmbedder, BertTokenClassifier
-from bertkeras.training import finetune as module
+from bertkeras.training import finetune_run as module
 from bertkeras.training.finetune import describe, evaluate_again, finetune, resume, spread
 from bertkeras.training.finetune_config import FinetuneConfig
 from bertkeras.training.metrics import read_metrics

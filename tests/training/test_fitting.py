@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertTextClassifier, BertTextEmbedder, BertTokenClassifier
 from bertkeras.text.tags import tag_names
 from bertkeras.training.fitting import add_lora, freeze, layer_factors, merged
 from bertkeras.training.optimizers import AdamW
+from tests.checks import numpy, randomize, small_batch, small_config, small_tokenizer
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the step is one of TensorFlow")
 

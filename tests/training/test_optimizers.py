@@ -1,12 +1,12 @@
 import keras
 import numpy as np
 import pytest
-from checks import numpy, small_batch, small_config
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertPretrainer
 from bertkeras.training.optimizers import AdamW, dense
 from bertkeras.training.schedules import WarmupLinearDecay
+from tests.checks import numpy, small_batch, small_config
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has sparse gradients"

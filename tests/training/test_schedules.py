@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
-from checks import numpy
 
 from bertkeras.errors import BertKerasError
 from bertkeras.training.schedules import WarmupLinearDecay
+from tests.checks import numpy
 
 
 def values(schedule, steps):
