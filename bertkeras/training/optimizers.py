@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from bertkeras.errors import BertKerasError
 
@@ -15,7 +16,12 @@ NOT_DECAYED = ("bias", "gamma", "beta")
 
 @keras.saving.register_keras_serializable(package="bertkeras")
 class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW with BERT's exclusions, and with sparse gradients made dense first.
+    """Keras's AdamW with BERT's exclusions, Adam's own epsilon, and sparse gradients made dense first.
+
+    Keras 3.15 adds epsilon to the root of the second moment before the moment's bias is corrected, which makes it
+    `1 / sqrt(1 - beta_2)`, 32 times, as large in the first step: the small gradients of a model that is fine-tuned for
+    a few hundred steps then hardly count. Here it is added after, as in algorithm 1 of Kingma and Ba 2015 and in
+    PyTorch.
 
     Keras 3.15 on TensorFlow squares the values of a sparse gradient before it sums repeated rows, so that Adam's
     second moment of an embedding row that occurs twice in a batch is wrong. A dense gradient has no such rows.
@@ -23,7 +29,7 @@ class AdamW(keras.optimizers.AdamW):
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Decoupled decay (Loshchilov and Hutter 2019), on kernels and embedding tables only.
-        epsilon: BERT's 1e-6.
+        epsilon: BERT's 1e-6, beside the root of the corrected second moment.
         factors: What to multiply the learning rate with, by the path of a variable; 1 for those not named. Not on
             torch.
         **kwargs: As for `keras.optimizers.AdamW`, such as `global_clipnorm` and `use_ema`.
@@ -46,6 +52,17 @@ class AdamW(keras.optimizers.AdamW):
             raise BertKerasError("learning rates by variable (factors) work on TensorFlow and JAX, not on torch")
         self.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
 
+    @property
+    def epsilon(self) -> Any:
+        """What Keras's rule is to add so that `epsilon` is added after the correction: it shrinks with the moment."""
+        if not self.built:
+            return self._epsilon
+        return self._epsilon * ops.sqrt(1.0 - ops.power(self.beta_2, ops.cast(self.iterations + 1, "float32")))
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        self._epsilon = value
+
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
 
@@ -65,7 +82,7 @@ class AdamW(keras.optimizers.AdamW):
             super()._apply_weight_decay(variables)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factors": self.factors}
+        return {**super().get_config(), "epsilon": self._epsilon, "factors": self.factors}
 
 
 def dense(gradient: Any) -> Any:

@@ -21,8 +21,8 @@ def adamw_by_hand(start, gradients, rate, decay, epsilon, beta_1=0.9, beta_2=0.9
     for step, gradient in enumerate(gradients, start=1):
         m = beta_1 * m + (1 - beta_1) * gradient
         v = beta_2 * v + (1 - beta_2) * gradient**2
-        corrected = rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
-        x = x - rate * decay * x - corrected * m / (np.sqrt(v) + epsilon)
+        m_hat, v_hat = m / (1 - beta_1**step), v / (1 - beta_2**step)
+        x = x - rate * (decay * x + m_hat / (np.sqrt(v_hat) + epsilon))
     return x
 
 
