@@ -52,7 +52,7 @@ class Row:
         language: `en` or `zh`: which weights.
         options: Of `bertkeras finetune`, where they differ from its defaults.
         published: A figure from the literature, and where it stands; trained on all of the data.
-        max_test: At most so many test examples, the first ones; `None` is all.
+        max_test: At most so many test examples, drawn once; `None` is all.
         numbers: What the labels of a classification count for, where numbers are learnt from it.
     """
 
@@ -154,9 +154,15 @@ def data_of(row: Row, config: Any) -> Any:
         data = read_data(dataclasses.replace(config, task="classification"))
         for part in (data.train, data.dev, data.test):
             part[:] = [dataclasses.replace(example, label=row.numbers[example.label]) for example in part]
-    data.test = (data.test or data.dev)[: row.max_test]
-    data.dev = data.dev[:300]  # the choice of the epoch needs no more
+    data.test = sampled(data.test or data.dev, row.max_test)
+    data.dev = sampled(data.dev, 300)  # the choice of the epoch needs no more
     return data
+
+
+def sampled(examples: list[Any], most: int | None) -> list[Any]:
+    """The same examples for every seed and contender, in their order."""
+    chosen = np.random.default_rng(0).permutation(len(examples))[:most]
+    return [examples[index] for index in sorted(chosen)]
 
 
 def ours(row: Row, seed: int, chinese: str, **more: Any) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def planned(row: Row, seed: int, chinese: str, folder: Path) -> tuple[Any, Any, 
         "head": HEADS[row.task],
         "kind": getattr(task, "kind", "regression"),
         "num_labels": len(task.labels or [0]),
-        "mean": getattr(task, "mean", 0.0),
+        "bias": task.bias.tolist() if hasattr(task, "bias") else None,
         "total": per_epoch * config.epochs,
         "per_epoch": per_epoch,
         "peak": config.peak(model.config.hidden_dim),

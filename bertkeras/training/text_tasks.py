@@ -93,6 +93,17 @@ class MultiLabel(Classification):
     main = "f1_micro"
     kind = "multi_label"
 
+    def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
+        super().__init__(config, train, labels)
+        shares = (self.targets(train).sum(axis=0) + 0.5) / (len(train) + 1)
+        self.bias = np.log(shares / (1 - shares))
+
+    def model(self) -> PresetModel:
+        """The bias begins at how seldom each label is; otherwise the whole model would have to learn that first."""
+        model: Any = super().model()
+        model.classifier.bias.assign(self.bias)
+        return model
+
     def targets(self, examples: Sequence[TextExample]) -> np.ndarray:
         return np.array([[name in _labels_of(example) for name in self.labels or ()] for example in examples], "int32")
 
@@ -130,12 +141,12 @@ class Regression(Task):
 
     def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         super().__init__(config, train)
-        self.mean = float(np.mean([float(example.label) for example in train]))  # type: ignore[arg-type]
+        self.bias = np.array([np.mean([float(example.label) for example in train])])  # type: ignore[arg-type]
 
     def model(self) -> PresetModel:
         options = {"labels": None, "thresholds": None, "temperature": 1.0}  # not those of another task
         model = self._load(num_classes=1, task="regression", new_head=True, **options)
-        model.classifier.bias.assign([self.mean])
+        model.classifier.bias.assign(self.bias)
         return model
 
     def rows(self, model: Any, examples: Sequence[TextExample]) -> TaskRows:

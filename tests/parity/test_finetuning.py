@@ -49,7 +49,7 @@ def test_losses_are_those_of_pytorch(head, kind, model_class, tmp_path):
         "head": head,
         "kind": kind,
         "num_labels": CLASSES,
-        "mean": 0.0,
+        "bias": None,
         "total": STEPS,
         "peak": PEAK,
         "warmup_share": WARMUP / STEPS,

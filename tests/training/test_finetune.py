@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from bertkeras import cli
 from bertkeras.datasets import read_examples
+from bertkeras.datasets.examples import TextExample
 from bertkeras.errors import BertKerasError, Interrupted
 from bertkeras.models import BertTextClassifier, BertTextEmbedder, BertTokenClassifier
 from bertkeras.training import finetune_run as module
@@ -391,6 +392,16 @@ def test_class_weights():
     rarity = np.array([4 / 3, 4 / 3, (4 / 3 + 4) / 2, (4 / 3 + 4 / 3 + 8 / 3) / 3])  # the last has none: their mean
     labels = [np.array(row, "float32") for row in ([1, 0], [1, 0], [1, 1], [0, 0])]
     np.testing.assert_allclose(weights("multi-label", labels), rarity / rarity.mean(), rtol=1e-6)
+
+
+def test_a_new_head_begins_at_how_frequent_the_answers_are(home):
+    labelled = [TextExample("so", label=("a",)), TextExample("so", label=("a", "b")), TextExample("so", label=("a",))]
+    task = TASKS["multi-label"](FinetuneConfig(task="multi-label", train="x", model=str(home / "bert")), labelled)
+    shares = 1 / (1 + np.exp(-np.asarray(task.model().classifier.bias)))
+    np.testing.assert_allclose(shares, [3.5 / 4, 1.5 / 4], rtol=1e-6)  # of 3 texts, with half a text more for either
+    rated = [TextExample("so", label=2.0), TextExample("so", label=5.0)]
+    task = TASKS["regression"](FinetuneConfig(task="regression", train="x", model=str(home / "bert")), rated)
+    np.testing.assert_allclose(task.model().classifier.bias, [3.5])
 
 
 def test_labels_that_are_numbers_are_in_their_order():
