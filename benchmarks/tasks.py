@@ -80,7 +80,7 @@ ROWS = (
     Row(
         "clinc150",
         "classification",
-        options={"max_train": 1500, "epochs": 8},
+        options={"max_train": 1500, "epochs": 8, "head_factor": 10.0},
         published=("accuracy", 0.969, "Larson et al. 2019, table 2: BERT, in-scope"),
     ),
     Row(
@@ -206,6 +206,7 @@ def planned(row: Row, seed: int, chinese: str, folder: Path) -> tuple[Any, Any, 
         "warmup_share": config.warmup_share,
         "weight_decay": config.weight_decay,
         "clip_norm": config.clip_norm,
+        "head_factor": config.head_factor,
         "seed": seed,
     }
     write_text(folder / "plan.json", json.dumps(plan))

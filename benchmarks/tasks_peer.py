@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.common import serve
 
 NOT_DECAYED = ("bias", "LayerNorm.weight")
+NEW = ("classifier", "qa_outputs")  # the heads
 
 
 def main() -> None:
@@ -39,11 +40,18 @@ def training(folder: Path) -> tuple[Callable[[int], float], Any]:
     plan = json.loads((folder / "plan.json").read_text())
     torch.manual_seed(plan["seed"])
     model, loss_of = HEADS[plan["head"]](plan)
-    decayed = [p for name, p in model.named_parameters() if not name.endswith(NOT_DECAYED)]
-    others = [p for name, p in model.named_parameters() if name.endswith(NOT_DECAYED)]
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.endswith(NOT_DECAYED), name.startswith(NEW)), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": plan["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
-        lr=plan["peak"],
+        [
+            {
+                "params": parameters,
+                "weight_decay": 0.0 if undecayed else plan["weight_decay"],
+                "lr": plan["peak"] * (plan["head_factor"] if new else 1.0),
+            }
+            for (undecayed, new), parameters in groups.items()
+        ],
         eps=1e-6,
     )
     total, warmup = plan["total"], int(plan["total"] * plan["warmup_share"])

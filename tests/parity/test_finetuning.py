@@ -8,6 +8,7 @@ import pytest
 
 from bertkeras.models import BertTextClassifier, BertTokenClassifier
 from bertkeras.training import AdamW, WarmupLinearDecay
+from bertkeras.training.fitting import layer_factors
 from bertkeras.training.task_step import make_task_step
 from tests.checks import small_config
 
@@ -55,11 +56,14 @@ def test_losses_are_those_of_pytorch(head, kind, model_class, tmp_path):
         "warmup_share": WARMUP / STEPS,
         "weight_decay": 0.01,
         "clip_norm": 0.5,
+        "head_factor": 3.0,
         "seed": 0,
     }
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     theirs, _ = training(tmp_path)
-    ours = make_task_step(model, AdamW(WarmupLinearDecay(PEAK, WARMUP, STEPS), weight_decay=0.01, global_clipnorm=0.5))
+    schedule = WarmupLinearDecay(PEAK, WARMUP, STEPS)
+    factors = layer_factors(model, head_factor=3.0)
+    ours = make_task_step(model, AdamW(schedule, weight_decay=0.01, global_clipnorm=0.5, factors=factors))
     losses = np.array([(float(ours(*batch)), theirs(step)) for step, batch in enumerate(batches)])
     assert losses[-5:, 0].mean() < losses[:5, 0].mean(), "something is learnt"
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-4)
