@@ -96,7 +96,7 @@ ROWS = (
         published=("entity_f1", 0.4186, "Derczynski et al. 2017, table 3: UH-RiTUAL"),
         max_test=None,
     ),
-    Row("uner-en-ewt", "entities"),
+    Row("uner-en-ewt", "entities", options={"train_split": "dev"}),
     Row("snli-dev-test", "classification", options={"train_split": "dev", "max_train": 900}),
     Row(
         "snli-dev-test",
@@ -132,7 +132,7 @@ ROWS = (
         published=("f1", 0.845, "Cui et al. 2021: BERT-base, trained on 10,142 questions; the official F1 is another"),
         max_test=300,
     ),
-    Row("xcopa-zh", "classification", "zh"),
+    Row("xcopa-zh", "classification", "zh", {"train_split": "dev"}),
 )
 DEFAULTS = {"max_train": 600, "epochs": 3, "calibrate": True}
 
@@ -270,10 +270,14 @@ def step_times(row: Row, chinese: str, steps: int = 24) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         workers = {"bertkeras": Worker("benchmarks.tasks", "--serve", row.name, "--folder", name, "--chinese", chinese)}
         workers["transformers"] = Worker("benchmarks.tasks_peer", name, "--serve")
+        for who, worker in workers.items():
+            if "error" in worker.greeting:
+                sys.exit(f"{row.name}, {who}: {worker.greeting['error']}")
+        total = json.loads(Path(name, "plan.json").read_text())["total"]
         seconds: dict[str, list[float]] = {who: [] for who in workers}
         for number in range(steps + 3):
             for who in sorted(workers, reverse=bool(number % 2)):
-                answer = workers[who].ask(step=number)
+                answer = workers[who].ask(step=number % total)
                 if "error" in answer:
                     sys.exit(f"{row.name}, {who}: {answer['error']}")
                 seconds[who].append(answer["seconds"])
