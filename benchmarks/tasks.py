@@ -240,20 +240,12 @@ def our_step(row: Row, chinese: str, folder: Path) -> Any:
     """A function that does step `n` of the plan in a folder, as `bertkeras finetune` does it."""
     import tensorflow as tf
 
-    from bertkeras.training.fitting import layer_factors
-    from bertkeras.training.optimizers import AdamW
-    from bertkeras.training.schedules import WarmupLinearDecay
+    from bertkeras.training.finetune_run import make_optimizer
     from bertkeras.training.task_step import make_task_step
 
     config, _, _, model = planned(row, 0, chinese, folder)
-    plan = json.loads((folder / "plan.json").read_text())
-    optimizer = AdamW(
-        WarmupLinearDecay(plan["peak"], int(plan["total"] * plan["warmup_share"]), plan["total"]),
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip_norm,
-        factors=layer_factors(model, config.layer_decay, config.head_factor, config.crf_factor),
-    )
-    step = make_task_step(model, optimizer)
+    total = json.loads((folder / "plan.json").read_text())["total"]
+    step = make_task_step(model, make_optimizer(config, model, total))
     batches = read_batches(folder / "batches.npz")
 
     def run(number: int) -> float:
@@ -420,7 +412,8 @@ def main() -> None:
     if options.anew:
         shutil.rmtree(CACHE, ignore_errors=True)
     rows = [row for row in ROWS if not options.only or row.name.startswith(tuple(options.only))]
-    hugging_face_folder(options.chinese)  # written once, before the workers start
+    if any(row.language == "zh" for row in rows):
+        hugging_face_folder(options.chinese)  # written once, before the workers start
     cores = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     shares = context.Queue()

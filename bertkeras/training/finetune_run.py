@@ -100,6 +100,16 @@ def fit(
     return summary
 
 
+def make_optimizer(config: FinetuneConfig, model: PresetModel, total_steps: int) -> AdamW:
+    """AdamW with the schedule, clipping and learning rates that the options ask for."""
+    return AdamW(
+        WarmupLinearDecay(config.peak(model.config.hidden_dim), int(total_steps * config.warmup_share), total_steps),
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.clip_norm,
+        factors=layer_factors(model, config.layer_decay, config.head_factor, config.crf_factor),
+    )
+
+
 def _train(
     config: FinetuneConfig,
     task: Task,
@@ -115,12 +125,7 @@ def _train(
 
     per_epoch = steps_per_epoch(rows, config.batch_size, task.together)
     total = per_epoch * config.epochs
-    optimizer = AdamW(
-        WarmupLinearDecay(config.peak(model.config.hidden_dim), int(total * config.warmup_share), total),
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip_norm,
-        factors=layer_factors(model, config.layer_decay, config.head_factor, config.crf_factor),
-    )
+    optimizer = make_optimizer(config, model, total)
     step = make_task_step(model, optimizer, adversarial=config.adversarial, jit_compile=config.jit_compile)
     weights = task.weights(rows)
     checkpoints = Checkpoints(folder / "checkpoints", model, optimizer, keep=1)

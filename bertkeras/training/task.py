@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from bertkeras.training.finetune_config import FinetuneConfig
 SHOWN = 12  # mistakes in a report
 
 
-class Task:
+class Task(ABC):
     """One task with its data at hand.
 
     Args:
@@ -38,33 +39,33 @@ class Task:
     def __init__(self, config: FinetuneConfig, train: Sequence[Any], labels: Sequence[str] | None = None) -> None:
         self.config = config
 
+    @abstractmethod
     def model(self) -> PresetModel:
         """A model with the pretrained weights and a new head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, model: Any, examples: Sequence[Any]) -> TaskRows:
         """What the model learns from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, model: Any, examples: Sequence[Any]) -> dict[str, float]:
         """Figures on examples."""
-        raise NotImplementedError
 
     def tune(self, model: Any, dev: Sequence[Any]) -> dict[str, Any]:
         """Fit on development data what training does not: thresholds, temperature; what was found, by name."""
         return {}
 
+    @abstractmethod
     def baselines(self, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
         """Figures of cheap methods, as `majority_...` and `baseline_...`."""
-        raise NotImplementedError
 
     def weights(self, rows: TaskRows) -> np.ndarray | None:
         """How much each row weighs in the loss, `(rows,)`; `None`: all alike."""
         return None
 
+    @abstractmethod
     def mistakes(self, model: Any, examples: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         """The heads of a table and up to `SHOWN` lines of it: what the model got wrong."""
-        raise NotImplementedError
 
     def _load(self, **options: Any) -> Any:
         """The model, which cuts texts at the length that it is trained with."""
