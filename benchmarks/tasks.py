@@ -12,7 +12,6 @@ on cores of its own.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 import multiprocessing
@@ -33,136 +32,13 @@ import numpy as np
 
 from benchmarks.common import ROOT, Worker, machine, middle, require, today, versions, write_section, write_text
 from benchmarks.tasks_peer import read_batches, serve_steps
+from benchmarks.tasks_rows import DEFAULTS, MAIN, MINILM, ROWS, Row, config_of, data_of
 
-MINILM = "all-MiniLM-L6-v2"
 CHINESE = (
     "bertkeras pretrain --corpus zhwiki-sample.txt.gz --vocabulary-size 10000 --size mini --max-sequence-length 128 "
     "--pairs none --passes 2 --steps 4000 --batch-size 32 --learning-rate 1e-3 --output runs/zh-mini"
 )
 CACHE = ROOT / "runs" / "tasks"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A data set, its task, and how it is learnt.
-
-    Args:
-        dataset: Its name in `bertkeras.datasets.registry`.
-        task: As for `bertkeras finetune`.
-        language: `en` or `zh`: which weights.
-        options: Of `bertkeras finetune`, where they differ from its defaults.
-        published: A figure from the literature, and where it stands; trained on all of the data.
-        max_test: At most so many test examples, drawn once; `None` is all.
-        numbers: What the labels of a classification count for, where numbers are learnt from it.
-    """
-
-    dataset: str
-    task: str
-    language: str = "en"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    published: tuple[str, float, str] | None = None
-    max_test: int | None = 1000
-    numbers: dict[str, float] | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}/{self.task}"
-
-
-ROWS = (
-    Row("uci-sentiment-sentences", "classification"),
-    Row(
-        "subjectivity",
-        "classification",
-        published=("accuracy", 0.92, "Pang and Lee 2004, section 4.1: naive Bayes"),
-    ),
-    Row("sib200-en", "classification", options={"max_train": None}),
-    Row(
-        "clinc150",
-        "classification",
-        options={"max_train": 1500, "epochs": 8, "head_factor": 10.0},
-        published=("accuracy", 0.969, "Larson et al. 2019, table 2: BERT, in-scope"),
-    ),
-    Row(
-        "goemotions",
-        "multi-label",
-        options={"max_train": 2000},
-        published=("f1_macro", 0.46, "Demszky et al. 2020, table 4: BERT-base"),
-    ),
-    Row(
-        "wnut17",
-        "entities",
-        options={"max_train": 1000},
-        published=("entity_f1", 0.4186, "Derczynski et al. 2017, table 3: UH-RiTUAL"),
-        max_test=None,
-    ),
-    Row("uner-en-ewt", "entities", options={"train_split": "dev"}),
-    Row("snli-dev-test", "classification", options={"train_split": "dev", "max_train": 900}),
-    Row(
-        "snli-dev-test",
-        "similarity",
-        options={"train_split": "dev"},
-        numbers={"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0},
-    ),
-    Row(
-        "squad-v1.1-dev",
-        "question-answering",
-        options={"train_split": "train38", "test_split": "test10", "max_train": 600, "epochs": 2, "batch_size": 8},
-        published=("f1", 0.885, "Devlin et al. 2019, table 2: BERT-base, trained on SQuAD's 87,599 questions"),
-        max_test=300,
-    ),
-    Row("sib200-zh", "classification", "zh", {"max_train": None}),
-    Row("cold", "classification", "zh", {"max_train": 2000}),
-    Row("asap-sample", "multi-label", "zh", {"max_length": 256}),
-    Row("asap-sample", "regression", "zh", {"max_length": 256}),
-    Row("uner-zh-gsdsimp", "entities", "zh", {"max_train": 2000}, max_test=None),
-    Row(
-        "cmrc2018",
-        "question-answering",
-        "zh",
-        {
-            "train_split": "trial",
-            "test_split": "dev",
-            "max_train": 800,
-            "epochs": 2,
-            "batch_size": 8,
-            "max_length": 128,
-            "overlap": 48,
-        },
-        published=("f1", 0.845, "Cui et al. 2021: BERT-base, trained on 10,142 questions; the official F1 is another"),
-        max_test=300,
-    ),
-    Row("xcopa-zh", "classification", "zh", {"train_split": "dev"}),
-)
-DEFAULTS = {"max_train": 600, "epochs": 3, "calibrate": True}
-
-
-def config_of(row: Row, seed: int, chinese: str, **more: Any) -> Any:
-    from bertkeras.training.finetune_config import FinetuneConfig
-
-    model = MINILM if row.language == "en" else chinese
-    options = {**DEFAULTS, **row.options, **more}
-    return FinetuneConfig(dataset=row.dataset, task=row.task, model=model, seed=seed, **options)
-
-
-def data_of(row: Row, config: Any) -> Any:
-    from bertkeras.training.task_data import read_data
-
-    if row.numbers is None:
-        data = read_data(config)
-    else:
-        data = read_data(dataclasses.replace(config, task="classification"))
-        for part in (data.train, data.dev, data.test):
-            part[:] = [dataclasses.replace(example, label=row.numbers[example.label]) for example in part]
-    data.test = sampled(data.test or data.dev, row.max_test)
-    data.dev = sampled(data.dev, 300)  # the choice of the epoch needs no more
-    return data
-
-
-def sampled(examples: list[Any], most: int | None) -> list[Any]:
-    """The same examples for every seed and contender, in their order."""
-    chosen = np.random.default_rng(0).permutation(len(examples))[:most]
-    return [examples[index] for index in sorted(chosen)]
 
 
 def ours(row: Row, seed: int, chinese: str, **more: Any) -> dict[str, Any]:
@@ -323,16 +199,6 @@ def measured(row: Row, who: str, seed: int, chinese: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-MAIN = {
-    "classification": "accuracy",
-    "multi-label": "f1_micro",
-    "regression": "spearman",
-    "similarity": "spearman",
-    "entities": "entity_f1",
-    "question-answering": "f1",
-}
-
-
 def measured_row(row: Row, seeds: int, chinese: str) -> dict[str, list[dict[str, Any]]]:
     """All seeds of all contenders, who take turns."""
     runs: dict[str, list[dict[str, Any]]] = {who: [] for who in contenders(row)}
@@ -368,6 +234,7 @@ def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]], step: dict[str, A
         "task": row.task,
         "language": row.language,
         "metric": main,
+        "options": {**DEFAULTS, **row.options},
         "train_examples": first["train_examples"],
         "test_examples": first["test_examples"],
         "majority": first.get(f"majority_{main}"),
@@ -427,7 +294,6 @@ def main() -> None:
         return
     record = {
         "rows": table,
-        "recipe": DEFAULTS,
         "chinese_weights": CHINESE,
         "device": machine(),
         "versions": versions("bertkeras", "keras", "tensorflow", "torch", "transformers", "scikit-learn"),
@@ -439,30 +305,37 @@ def main() -> None:
 
 
 def report(record: dict[str, Any]) -> str:
-    lines = []
-    for row in record["rows"]:
-        cells = [f"{row['dataset']} ({row['language']}), {row['task']}", f"{row['train_examples']:,}", row["metric"]]
-        cells += ["" if row[name] is None else f"{row[name]:.3f}" for name in ("majority", "baseline")]
+    def row_of(row: dict[str, Any]) -> dict[str, str]:
+        cells = {
+            "data, task": f"{row['dataset']} ({row['language']}), {row['task']}",
+            "examples": f"{row['train_examples']:,}",
+            "epochs": str(row["options"]["epochs"]),
+            "metric": row["metric"],
+        }
+        for title, name in {"simplest": "majority", "cheap": "baseline"}.items():
+            cells[title] = "" if row[name] is None else f"{row[name]:.3f}"
         for who in ("transformers", "bertkeras", "bertkeras, CRF"):
-            cells.append(f"{row[who]['mean']:.3f} ± {row[who]['spread']:.3f}" if who in row else "")
+            cells[who] = f"{row[who]['mean']:.3f} ± {row[who]['spread']:.3f}" if who in row else ""
+        cells["times faster"] = f"{row['step']['times_faster']['median']:.2f}"
         published = row.get("published")
-        cells += [f"{row['step']['times_faster']['median']:.2f}"]
-        cells += [f"{published['metric']} {published['value']:.3f} ({published['source']})" if published else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    body = "\n".join(lines)
+        cells["published"] = (
+            f"{published['metric']} {published['value']:.3f} ({published['source']})" if published else ""
+        )
+        return cells
+
+    rows = [row_of(row) for row in record["rows"]]
+    sides = ["---" if title in ("data, task", "metric", "published") else "---:" for title in rows[0]]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], sides, *(row.values() for row in rows)))
     return f"""## Every task, on real data
 
 Fine-tuned from all-MiniLM-L6-v2 (English) or from a mini BERT of our own (Chinese, 4 layers, pretrained here) on as
-many examples as the second column says, {record["recipe"]["epochs"]} epochs unless the row says otherwise; means of
-three seeds and their standard deviation. transformers learns from the same weights, batches and schedule, and its
-weights are scored by the same code. "Times faster" is the median over 24 batches that both learnt in turn, each in a
-process of its own. The cheap baseline is logistic regression (or ridge) on TF-IDF; for entities the
-names of the training data; for questions the sentence most like the question; for similarity the cosine of TF-IDF.
-Published figures are those of larger models on all of the data.
+many examples and for as many epochs as the row says; means of three seeds and their standard deviation. transformers
+learns from the same weights, batches and schedule, and its weights are scored by the same code. "Times faster" is the
+median over 24 batches that both learnt in turn, each in a process of its own. The cheap baseline is logistic regression
+(or ridge) on TF-IDF; for entities the names of the training data; for questions the sentence most like the question;
+for similarity the cosine of TF-IDF. Published figures are those of larger models on all of the data.
 
-| data, task | examples | metric | simplest | cheap | transformers | bertkeras | with CRF | times faster | published |
-|---|---:|---|---:|---:|---:|---:|---:|---:|---|
-{body}
+{table}
 
 {record["device"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
 {record["date"]}, `{record["command"]}`."""

@@ -70,7 +70,29 @@ class AdamW(keras.optimizers.AdamW):
         if self.factors:  # on TensorFlow the variable comes without its path
             path = self._trainable_variables[self._get_variable_index(variable)].path
             learning_rate = learning_rate * self.factors.get(path, 1.0)
-        super().update_step(gradient, variable, learning_rate)
+        if keras.backend.backend() == "tensorflow" and not self.amsgrad:
+            self._fused_update_step(gradient, variable, learning_rate)
+        else:
+            super().update_step(gradient, variable, learning_rate)
+
+    def _fused_update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Keras's rule as one operation of TensorFlow, which goes over the memory once for each of its three sums."""
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        beta_1, beta_2, step = (tf.cast(x, variable.dtype) for x in (self.beta_1, self.beta_2, self.iterations + 1))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.cast(self.epsilon, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+        )
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         if self.factors and self.weight_decay is not None:

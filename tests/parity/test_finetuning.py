@@ -12,7 +12,8 @@ from bertkeras.training.fitting import layer_factors
 from bertkeras.training.task_step import make_task_step
 from tests.checks import small_config
 
-pytest.importorskip("transformers", reason="transformers is not installed")
+for library in ("torch", "transformers"):
+    pytest.importorskip(library, reason=f"{library} is not installed")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("finetune runs on TensorFlow", allow_module_level=True)
 
