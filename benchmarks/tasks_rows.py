@@ -75,15 +75,15 @@ ROWS = (
     Row(
         "squad-v1.1-dev",
         "question-answering",
-        options={"train_split": "train38", "test_split": "test10", "max_train": 600, "epochs": 2, "batch_size": 8},
+        options={"train_split": "train38", "test_split": "test10", "max_train": 400, "epochs": 2, "batch_size": 8},
         published=("f1", 0.885, "Devlin et al. 2019, table 2: BERT-base, trained on SQuAD's 87,599 questions"),
         max_test=300,
     ),
     Row("sib200-zh", "classification", "zh", {"max_train": None}),
-    Row("cold", "classification", "zh", {"max_train": 2000}),
+    Row("cold", "classification", "zh", {"max_train": 1000}),
     Row("asap-sample", "multi-label", "zh", {"max_length": 256}),
     Row("asap-sample", "regression", "zh", {"max_length": 256}),
-    Row("uner-zh-gsdsimp", "entities", "zh", {"max_train": 2000}, max_test=None),
+    Row("uner-zh-gsdsimp", "entities", "zh", {"max_train": 1000}, max_test=None),
     Row(
         "cmrc2018",
         "question-answering",
@@ -91,7 +91,7 @@ ROWS = (
         {
             "train_split": "trial",
             "test_split": "dev",
-            "max_train": 800,
+            "max_train": 500,
             "epochs": 2,
             "batch_size": 8,
             "max_length": 128,
