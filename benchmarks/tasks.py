@@ -82,7 +82,7 @@ def planned(row: Row, seed: int, chinese: str, folder: Path) -> tuple[Any, Any, 
         "warmup_share": config.warmup_share,
         "weight_decay": config.weight_decay,
         "clip_norm": config.clip_norm,
-        "head_factor": config.head_factor,
+        "head_factor": config.head_rate(),
         "seed": seed,
     }
     write_text(folder / "plan.json", json.dumps(plan))

@@ -65,7 +65,11 @@ ROWS = (
         max_test=None,
     ),
     Row("uner-en-ewt", "entities", options={"train_split": "dev"}),
-    Row("snli-dev-test", "classification", options={"train_split": "dev", "max_train": 900}),
+    Row(
+        "snli-dev-test",
+        "classification",
+        options={"train_split": "dev", "max_train": 2000, "learning_rate": 1e-4},
+    ),
     Row(
         "snli-dev-test",
         "similarity",

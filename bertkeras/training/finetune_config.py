@@ -50,7 +50,11 @@ class FinetuneConfig(Options):
     freeze_embeddings: bool = option(False, "leave the embeddings as they are", "fitting")
     lora_rank: int | None = option(None, "train low-rank additions to the kernels instead of the kernels", "fitting")
     layer_decay: float = option(1.0, "each layer learns by this factor slower than the one above it", "fitting")
-    head_factor: float = option(1.0, "the head learns by this factor faster than the top layer", "fitting")
+    head_factor: float | None = option(
+        None,
+        "the head learns by this factor faster than the top layer; by default 10 for entities and multi-label, else 1",
+        "fitting",
+    )
     crf_factor: float = option(100.0, "the transitions of a CRF learn by this factor faster", "fitting")
     adversarial: float = option(0.0, "length of the step against the embeddings (FGM), such as 1.0", "fitting")
     class_weights: str = option("none", "balanced: seldom classes weigh more", "fitting", ("none", "balanced"))
@@ -96,8 +100,9 @@ class FinetuneConfig(Options):
         if self.learning_rate is not None and self.learning_rate <= 0:
             raise BertKerasError(f"learning_rate must be positive, got {self.learning_rate}")
         for name in ("clip_norm", "layer_decay", "head_factor", "crf_factor"):
-            if getattr(self, name) <= 0:
-                raise BertKerasError(f"{name} must be positive, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise BertKerasError(f"{name} must be positive, got {value}")
         if self.adversarial < 0 or self.freeze_layers < 0 or self.weight_decay < 0 or self.overlap < 0:
             raise BertKerasError("adversarial, freeze_layers, weight_decay and overlap must not be negative")
         if self.max_length is not None and self.max_length < 8:
@@ -115,6 +120,10 @@ class FinetuneConfig(Options):
     def peak(self, width: int) -> float:
         """The highest learning rate for a model of that width."""
         return self.learning_rate or min(5e-5 * (768 / width) ** 2, 5e-4)
+
+    def head_rate(self) -> float:
+        """How much faster than the top layer the head learns: where most labels say no, a head begins slowly."""
+        return self.head_factor or (10.0 if self.task in ("entities", "multi-label") else 1.0)
 
     def row_length(self, model_limit: int) -> int:
         """Pieces in a row, no more than the model can read."""

@@ -106,7 +106,7 @@ def make_optimizer(config: FinetuneConfig, model: PresetModel, total_steps: int)
         WarmupLinearDecay(config.peak(model.config.hidden_dim), int(total_steps * config.warmup_share), total_steps),
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
-        factors=layer_factors(model, config.layer_decay, config.head_factor, config.crf_factor),
+        factors=layer_factors(model, config.layer_decay, config.head_rate(), config.crf_factor),
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertTextClassifier, BertTextEmbedder, BertTokenClassifier
 from bertkeras.text.tags import tag_names
+from bertkeras.training.finetune_config import FinetuneConfig
 from bertkeras.training.fitting import add_lora, freeze, layer_factors, merged
 from bertkeras.training.optimizers import AdamW
 from tests.checks import numpy, randomize, small_batch, small_config, small_tokenizer
@@ -210,3 +211,17 @@ def test_a_step_returns_the_loss_under_weights():
 def test_a_model_without_a_head_has_factors_too():
     model = BertTextEmbedder(small_config())
     assert set(layer_factors(model, 0.5).values()) == {0.25, 0.5}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "rate"),
+    [("classification", None, 1.0), ("entities", None, 10.0), ("multi-label", None, 10.0), ("entities", 2.5, 2.5)],
+)
+def test_a_head_that_mostly_says_no_learns_faster(task, given, rate):
+    assert FinetuneConfig(train="a.tsv", task=task, head_factor=given).head_rate() == rate
+
+
+def test_learning_rate_goes_by_the_width():
+    config = FinetuneConfig(train="a.tsv")
+    assert [config.peak(width) for width in (768, 384, 128)] == pytest.approx([5e-5, 2e-4, 5e-4])
+    assert FinetuneConfig(train="a.tsv", learning_rate=3e-5).peak(384) == 3e-5
