@@ -79,7 +79,14 @@ ROWS = (
     Row(
         "squad-v1.1-dev",
         "question-answering",
-        options={"train_split": "train38", "test_split": "test10", "max_train": 400, "epochs": 2, "batch_size": 8},
+        options={
+            "train_split": "train38",
+            "test_split": "test10",
+            "max_train": 1500,
+            "epochs": 2,
+            "max_length": 192,
+            "overlap": 64,
+        },
         published=("f1", 0.885, "Devlin et al. 2019, table 2: BERT-base, trained on SQuAD's 87,599 questions"),
         max_test=300,
     ),
