@@ -30,6 +30,7 @@ class BertConfig:
             `"sinusoidal"`, so that relative places can be read from it at once; a small BERT then
             learns sooner which neighbours matter.
         norm_first: Pre-norm blocks and a final layer norm, instead of BERT's post-norm.
+        tie_embeddings: Whether the token table is the output matrix of the masked LM too, as in BERT.
 
     Example:
 
@@ -52,6 +53,7 @@ class BertConfig:
     initializer_range: float = 0.02
     position_initializer: str = "normal"
     norm_first: bool = False
+    tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
         for name in (

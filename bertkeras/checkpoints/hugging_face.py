@@ -53,6 +53,7 @@ RULES = [
     *dense("mlm_head/transform", "cls.predictions.transform.dense.", "weight", transposed=True),
     *norm("mlm_head/layer_norm", "cls.predictions.transform.LayerNorm.", "weight", "bias"),
     Rule("mlm_head/output_bias", ("cls.predictions.bias",)),
+    Rule("mlm_head/output_table", ("cls.predictions.decoder.weight",)),
     *dense("nsp_head/scores", "cls.seq_relationship.", "weight", transposed=True),
     *dense("classifier", "classifier.", "weight", transposed=True),
     *dense("span_head", "qa_outputs.", "weight", transposed=True),
@@ -60,10 +61,8 @@ RULES = [
 
 # Buffers, and the second names of tied weights.
 NOT_WEIGHTS = re.compile(r"bert\.embeddings\.(position_ids|token_type_ids)")
-TIED = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
+OUTPUT_TABLE, OUTPUT_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+TIED = {OUTPUT_TABLE: "bert.embeddings.word_embeddings.weight", OUTPUT_BIAS: "cls.predictions.bias"}
 
 
 def read_hugging_face(folder: str | os.PathLike[str]) -> Preset:
@@ -107,6 +106,8 @@ def write_hugging_face(folder: str | os.PathLike[str], preset: Preset, pad_token
         raise BertKerasError(f"{folder} holds a text embedder; nothing was changed, choose another folder")
     described = to_hugging_face_config(preset, pad_token_id)
     theirs = NameTable(RULES, preset.config.num_layers).to_theirs(preset.arrays, "BERT in transformers")
+    if OUTPUT_TABLE in theirs:
+        theirs[OUTPUT_BIAS] = theirs[TIED[OUTPUT_BIAS]]
     if described["architectures"] == ["BertModel"]:
         theirs = {name.removeprefix("bert."): value for name, value in theirs.items()}
     write_safetensors(folder / WEIGHTS_FILE, theirs)
@@ -133,9 +134,12 @@ def to_canonical(
         if modern in named:
             raise BertKerasError(f"{source}: two tensors claim to be {modern}; {name} is one of them")
         named[modern] = value
-    for second, first in TIED.items():
-        if second in named and not np.array_equal(value := named.pop(second), named.setdefault(first, value)):
-            raise BertKerasError(f"{source}: {second} differs from {first}; an untied output layer is not supported")
+    if config.tie_embeddings:
+        for second, first in TIED.items():
+            if second in named and not np.array_equal(value := named.pop(second), named.setdefault(first, value)):
+                raise BertKerasError(f"{source}: {second} differs from {first}, but tie_word_embeddings is not false")
+    elif OUTPUT_BIAS in named:  # of the two it is the one that counts
+        named[TIED[OUTPUT_BIAS]] = named.pop(OUTPUT_BIAS)
     check_layers(named, THEIR_BLOCK, config, os.fspath(source / CONFIG_FILE))
     ours, unknown = NameTable(RULES, config.num_layers).to_ours(named, os.fspath(source))
     check_shapes(ours, config, os.fspath(source))

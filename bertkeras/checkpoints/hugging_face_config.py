@@ -42,6 +42,7 @@ OPTIONS = {
     "attention_probs_dropout_prob": "attention_dropout",
     "layer_norm_eps": "layer_norm_epsilon",
     "initializer_range": "initializer_range",
+    "tie_word_embeddings": "tie_embeddings",
 }
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -65,7 +66,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
-    "tie_word_embeddings": (True,),
     "pruned_heads": ({}, None),
     "cross_attention_hidden_size": (None,),
     "quantization_config": (None,),

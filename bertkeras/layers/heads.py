@@ -14,21 +14,23 @@ from bertkeras.layers.common import bert_initializer, get_activation, take_posit
 class MaskedLMHead(keras.layers.Layer):
     """Scores every word piece at the masked positions only.
 
-    `logits = layer_norm(activation(x W + b)) E^T + c`, where `E` is the token table of the embeddings (tied) and
-    `c` a bias per piece. Only the `predictions` positions asked for are computed: at 15 % masking that is a sixth
-    of the work of scoring every position, on the most expensive product of a small BERT.
+    `logits = layer_norm(activation(x W + b)) E^T + c`, where `E` is the token table of the embeddings or, with
+    `tied=False`, a table of the head's own, and `c` a bias per piece. Only the `predictions` positions asked for are
+    computed: at 15 % masking that is a sixth of the work of scoring every position, on the most expensive product of
+    a small BERT.
 
     Args:
         vocabulary_size: Number of word pieces.
         activation: `"gelu"` (erf), `"gelu_tanh"` or another Keras activation name.
         layer_norm_epsilon: Added to the variance.
         initializer_range: Standard deviation of the truncated normal that draws the kernel.
+        tied: Whether the scores come from the token table of the embeddings.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
         mask_positions: `(batch, predictions)` integers in `[0, length)`; the unused ones may hold 0. `None` says
             that `inputs` are the masked positions already.
-        embedding_table: `(vocabulary_size, hidden_dim)`, the token table.
+        embedding_table: `(vocabulary_size, hidden_dim)`, the token table; not looked at with `tied=False`.
 
     Returns:
         Logits, `(batch, predictions, vocabulary_size)`, in the compute dtype.
@@ -40,10 +42,12 @@ class MaskedLMHead(keras.layers.Layer):
         activation: str = "gelu",
         layer_norm_epsilon: float = 1e-12,
         initializer_range: float = 0.02,
+        tied: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
+        self.tied = tied
         self.activation = activation
         self.layer_norm_epsilon = layer_norm_epsilon
         self.initializer_range = initializer_range
@@ -63,12 +67,18 @@ class MaskedLMHead(keras.layers.Layer):
         self.transform.build(inputs_shape)
         self.layer_norm.build(inputs_shape)
         self.output_bias = self.add_weight(shape=(self.vocabulary_size,), initializer="zeros", name="output_bias")
+        if not self.tied:
+            self.output_table = self.add_weight(
+                shape=(self.vocabulary_size, hidden_dim),
+                initializer=bert_initializer(self.initializer_range),
+                name="output_table",
+            )
 
-    def call(self, inputs: Any, mask_positions: Any, embedding_table: Any) -> Any:
+    def call(self, inputs: Any, mask_positions: Any, embedding_table: Any = None) -> Any:
         x = inputs if mask_positions is None else take_positions(inputs, mask_positions)
         # (batch, predictions, hidden_dim)
         x = self.layer_norm(self.activation_function(self.transform(x)))
-        table = ops.cast(embedding_table, x.dtype)
+        table = ops.cast(embedding_table if self.tied else self.output_table, x.dtype)
         return ops.matmul(x, ops.transpose(table)) + ops.cast(self.output_bias, x.dtype)
 
     def compute_output_shape(
@@ -86,6 +96,7 @@ class MaskedLMHead(keras.layers.Layer):
             "activation": self.activation,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "initializer_range": self.initializer_range,
+            "tied": self.tied,
         }
 
 

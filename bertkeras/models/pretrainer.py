@@ -112,6 +112,7 @@ def masked_lm_head(config: BertConfig, dtype: Any) -> MaskedLMHead:
         activation=config.activation,
         layer_norm_epsilon=config.layer_norm_epsilon,
         initializer_range=config.initializer_range,
+        tied=config.tie_embeddings,
         dtype=dtype,
         name="mlm_head",
     )

@@ -1,4 +1,4 @@
-"""Masked-LM targets, drawn anew every time a row is read (Liu et al. 2019, dynamic masking)."""
+"""Masked-LM targets, drawn anew every time a row is read (dynamic masking, Liu et al. 2019), or once for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bertkeras.errors import BertKerasError
-from bertkeras.pipelines.row_random import row_uniform
+from bertkeras.pipelines.row_random import content_number, row_uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Masking:
         whole_words: Choose all pieces of a word or none (Cui et al. 2021).
         max_ngram: Longest run of words chosen together; a run of `n` words is drawn with a probability
             proportional to `1 / n` (Lan et al. 2020). More than 1 means whole words.
+        dynamic: Whether a row has other masks each time it is read. If not, its masks depend on the seed and on what
+            stands in it (static masking, as in BERT's own data).
         seed: The masks of a row depend on this and on its row number only.
 
     Raises:
@@ -50,6 +52,7 @@ class Masking:
     random_share: float = 0.1
     whole_words: bool = False
     max_ngram: int = 1
+    dynamic: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,6 +88,8 @@ class Masking:
         import tensorflow as tf
 
         length = token_ids.shape[1]
+        if not self.dynamic:
+            row_numbers = content_number(token_ids)
         special = tf.gather(tf.constant(_flags(self.vocabulary_size, self.special_ids)), token_ids)
         starts_unit = tf.ones_like(special)
         if self.by_words:

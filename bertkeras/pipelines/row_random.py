@@ -31,6 +31,15 @@ def row_uniform(seed: int, purpose: str, rows: Any, columns: int) -> Any:
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
 
 
+def content_number(ids: Any) -> Any:
+    """A number for each row of `(batch, length)` integers that depends on what stands in it and where: int64."""
+    import tensorflow as tf
+
+    places = tf.cast(tf.range(1, tf.shape(ids)[1] + 1), tf.uint64) * constant(GAMMA)
+    keys = mix(tf.bitcast(tf.cast(ids, tf.int64), tf.uint64) + mix(places)[None])
+    return tf.bitcast(tf.reduce_sum(keys, axis=1), tf.int64)
+
+
 def mix(z: Any) -> Any:
     """The finaliser of SplitMix64 on a uint64 tensor."""
     import tensorflow as tf

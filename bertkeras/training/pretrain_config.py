@@ -36,6 +36,9 @@ class PretrainConfig(Options):
     passes: int = option(6, "times the text is cut into rows, each time differently", "rows")
     held_out_share: float = option(0.05, "share of the documents kept for the evaluation", "rows")
     mask_rate: float = option(0.15, "share of the pieces to predict", "rows")
+    mask_share: float = option(0.8, "share of these that become [MASK]", "rows")
+    random_share: float = option(0.1, "share of these that become another piece; the rest stay", "rows")
+    dynamic_masks: bool = option(True, "other masks each time a row is read", "rows")
     whole_words: bool = option(False, "mask all pieces of a word together", "rows")
     max_ngram: int = option(1, "longest run of words masked together", "rows")
     max_predictions: int | None = option(None, "predictions per row; by default mask_rate of a full row", "rows")
@@ -61,6 +64,7 @@ class PretrainConfig(Options):
         ("normal", "sinusoidal"),
     )
     norm_first: bool = option(False, "pre-norm blocks", "model")
+    tie_embeddings: bool = option(True, "one table for the pieces that go in and those that come out", "model")
 
     steps: int = option(6000, "optimizer steps", "training")
     batch_size: int = option(32, "rows per step", "training")
@@ -100,6 +104,10 @@ class PretrainConfig(Options):
             raise BertKerasError(f"warmup_share must be in [0, 1), got {self.warmup_share}")
         if not 0 < self.mask_rate <= 1:
             raise BertKerasError(f"mask_rate must be in (0, 1], got {self.mask_rate}")
+        if self.mask_share < 0 or self.random_share < 0 or self.mask_share + self.random_share > 1:
+            raise BertKerasError(
+                f"mask_share and random_share must be shares of 1, got {self.mask_share} and {self.random_share}"
+            )
         if self.learning_rate <= 0 or self.clip_norm <= 0 or self.checkpoint_minutes <= 0:
             raise BertKerasError("learning_rate, clip_norm and checkpoint_minutes must be positive")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -129,6 +137,7 @@ class PretrainConfig(Options):
             attention_dropout=self.dropout,
             activation=self.activation,
             norm_first=self.norm_first,
+            tie_embeddings=self.tie_embeddings,
             **overrides,
         )
 
@@ -157,6 +166,9 @@ class PretrainConfig(Options):
             max_predictions=self.predictions(max_sequence_length),
             continuation=tokenizer.continuation_flags(),
             rate=self.mask_rate,
+            mask_share=self.mask_share,
+            random_share=self.random_share,
+            dynamic=self.dynamic_masks,
             whole_words=self.whole_words,
             max_ngram=self.max_ngram,
             seed=self.seed,

@@ -1,5 +1,6 @@
 """Folders of `transformers`, both ways, with the same outputs there and here."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -161,6 +162,22 @@ def test_to_transformers_and_back(case, tmp_path, complaints):
     assert again.get_config() | {"name": None} == model.get_config() | {"name": None}
 
 
+@pytest.mark.parametrize(
+    ("cls", "auto"), [(BertMaskedLM, "AutoModelForMaskedLM"), (BertPretrainer, "AutoModelForPreTraining")]
+)
+def test_an_output_table_of_its_own(cls, auto, tmp_path, complaints):
+    model = drawn(cls, {}, dataclasses.replace(CONFIG, tie_embeddings=False))
+    model.save_to_hugging_face(tmp_path)
+    theirs, said = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(said.values()), said
+    assert complaints == []
+    assert not theirs.config.tie_word_embeddings
+    assert_same(model, theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    for folder in (tmp_path, tmp_path / "theirs"):
+        assert_equal_bits(model, cls.from_preset(folder))
+
+
 @pytest.mark.parametrize("case", ["backbone without pooler", "embedder without pooler"])
 def test_a_pooler_that_is_not_there_is_all_that_lacks(case, tmp_path):
     drawn(*CASES[case][:2]).save_to_hugging_face(tmp_path)
@@ -189,6 +206,7 @@ def test_the_configuration_there(tmp_path):
         "attention_probs_dropout_prob": 0.13,
         "layer_norm_eps": 0.001,
         "initializer_range": 0.02,
+        "tie_word_embeddings": True,
         "hidden_act": "gelu",
         "pad_token_id": 0,
         "position_embedding_type": "absolute",

@@ -63,7 +63,6 @@ def classifier(tmp_path):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key', and only 'absolute'"),
         ({"is_decoder": True}, "is_decoder is True, and only False is supported"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, and only True is supported"),
         ({"pruned_heads": {"1": [0]}}, "pruned_heads is {'1': "),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, and only None"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map is "),
@@ -112,7 +111,7 @@ WORDS, LAYER = "bert.embeddings.word_embeddings.weight", "bert.encoder.layer"
     [
         (
             lambda a: a.update({"cls.predictions.decoder.weight": a[WORDS] + 1}),
-            "cls.predictions.decoder.weight differs from bert.embeddings.word_embeddings.weight; an untied",
+            "cls.predictions.decoder.weight differs from bert.embeddings.word_embeddings.weight, but tie_word",
         ),
         (
             lambda a: a.update({"cls.predictions.decoder.bias": a["cls.predictions.bias"] + 1}),

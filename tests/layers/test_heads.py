@@ -14,6 +14,7 @@ ARGUMENTS = {
     "activation": "gelu_tanh",
     "layer_norm_epsilon": 0.003,
     "initializer_range": 0.03,
+    "tied": True,
 }
 POSITIONS = np.array([[4, 1, 0], [2, 2, 3]], "int32")
 
@@ -83,6 +84,20 @@ def test_tied_to_the_token_table():
     )
     assert np.flatnonzero(np.abs(gradient).max(-1) > 1e-3).tolist() == [5]
     assert not any(weight.shape == (VOCABULARY, HIDDEN) for weight in head.weights)
+
+
+def test_a_table_of_its_own(tmp_path):
+    check_layer(MaskedLMHead, {**ARGUMENTS, "tied": False}, some_inputs(), tmp_path)
+    inputs = some_inputs()
+    tied, free = MaskedLMHead(VOCABULARY), MaskedLMHead(VOCABULARY, tied=False)
+    for head in (tied, free):
+        head.build((None, None, HIDDEN))
+    free.output_table.assign(inputs["embedding_table"])
+    for name in ("transform", "layer_norm"):
+        getattr(free, name).set_weights(getattr(tied, name).get_weights())
+    expected = numpy(tied(**inputs))
+    inputs["embedding_table"] = None
+    np.testing.assert_allclose(numpy(free(**inputs)), expected, rtol=1e-6)
 
 
 def test_the_output_bias_starts_at_zero_and_the_kernel_at_its_range():

@@ -247,3 +247,27 @@ def test_shares_at_their_ends():
             assert (put == MASK_ID).all()
         else:
             assert (put != own).mean() > 0.9 if random_share else (put == own).all()
+
+
+def test_static_masks_depend_on_seed_and_content_alone():
+    ids = rows(50)
+    once, again = run(ids, dynamic=False), run(ids[::-1], row_numbers=np.arange(50) + 50, dynamic=False)
+    for name in once:
+        np.testing.assert_array_equal(again[name][::-1], once[name])
+    assert (run(ids, dynamic=False, seed=1)["mask_positions"] != once["mask_positions"]).any(axis=1).all()
+    other = ids.copy()
+    other[:, 1] = 5 + (other[:, 1] - 4) % (VOCABULARY - 5)  # another piece
+    assert (run(other, dynamic=False)["mask_positions"] != once["mask_positions"]).any(axis=1).all()
+    swapped = ids.copy()
+    swapped[:, [1, 2]] = ids[:, [2, 1]]
+    assert (run(swapped, dynamic=False)["mask_positions"] != once["mask_positions"]).any(axis=1).mean() > 0.9
+
+
+def test_static_masks_are_as_many_and_as_even_as_dynamic_ones():
+    ids = rows(4000)
+    chosen = chosen_mask(run(ids, dynamic=False, max_predictions=40), ids.shape).astype(bool)
+    ordinary = ~np.isin(ids, SPECIAL)
+    assert not (chosen & ~ordinary).any()
+    assert chosen.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.002)
+    by_place = chosen.mean(axis=0)[1 : LENGTH // 3]
+    assert np.abs(by_place - 0.15).max() < 5 * np.sqrt(0.15 * 0.85 / 4000)

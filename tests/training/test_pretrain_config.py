@@ -29,11 +29,14 @@ def test_every_field_has_help_and_a_group():
 
 
 def test_sizes_and_overrides_reach_the_model():
-    config = PretrainConfig(num_layers=3, hidden_dim=64, dropout=0.3, activation="gelu_tanh", norm_first=True)
+    config = PretrainConfig(
+        num_layers=3, hidden_dim=64, dropout=0.3, activation="gelu_tanh", norm_first=True, tie_embeddings=False
+    )
     model = config.bert_config(97)
     assert (model.num_layers, model.hidden_dim, model.num_heads, model.intermediate_dim) == (3, 64, 2, 256)
     assert (model.dropout, model.attention_dropout, model.activation) == (0.3, 0.3, "gelu_tanh")
     assert model.norm_first
+    assert not model.tie_embeddings
     assert model.max_sequence_length == 64
     assert model.initializer_range == pytest.approx(0.02 * 12**0.5)  # width 64, where 0.02 is for 768
     assert PretrainConfig(hidden_dim=64, intermediate_dim=80).bert_config(97).intermediate_dim == 80
@@ -41,7 +44,10 @@ def test_sizes_and_overrides_reach_the_model():
 
 def test_masking_follows_the_tokenizer():
     tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"])
-    masking = PretrainConfig(mask_rate=0.2, whole_words=True, max_ngram=2, seed=3).masking(tokenizer, 100)
+    config = PretrainConfig(mask_rate=0.2, whole_words=True, max_ngram=2, seed=3, mask_share=1.0, random_share=0.0)
+    masking = config.masking(tokenizer, 100)
+    assert (masking.mask_share, masking.random_share, masking.dynamic) == (1.0, 0.0, True)
+    assert not PretrainConfig(dynamic_masks=False).masking(tokenizer, 100).dynamic
     assert (masking.rate, masking.max_predictions, masking.seed) == (0.2, 20, 3)
     assert masking.continuation.tolist() == [False] * 6 + [True]
     assert (masking.mask_id, masking.special_ids, masking.max_ngram) == (4, (0, 1, 2, 3, 4), 2)
@@ -64,6 +70,8 @@ def test_masking_follows_the_tokenizer():
         ({"batch_size": 10, "accumulation": 3}, "does not divide"),
         ({"warmup_share": 1.0}, "warmup_share"),
         ({"mask_rate": 0.0}, "mask_rate"),
+        ({"mask_share": 0.95}, "mask_share and random_share must be shares of 1"),
+        ({"random_share": -0.1}, "mask_share and random_share must be shares of 1"),
         ({"ema": 1.0}, "ema"),
         ({"sentences": ["no blank"]}, r"no \[MASK\]"),
         ({"hidden_dim": 65}, "num_heads must divide"),
