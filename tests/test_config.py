@@ -22,6 +22,7 @@ def test_defaults_are_those_of_the_paper():
         "initializer_range": 0.02,
         "position_initializer": "normal",
         "norm_first": False,
+        "tie_embeddings": True,
     }
 
 
