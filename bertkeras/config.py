@@ -76,6 +76,9 @@ class BertConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise BertKerasError(f"{name} must be a number in [0, 1), got {value!r}")
+        for name in ("norm_first", "tie_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise BertKerasError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("layer_norm_epsilon", "initializer_range"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 < value < float("inf"):

@@ -63,6 +63,7 @@ def classifier(tmp_path):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key', and only 'absolute'"),
         ({"is_decoder": True}, "is_decoder is True, and only False is supported"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
+        ({"tie_word_embeddings": "no"}, "tie_embeddings must be true or false, got 'no'"),
         ({"pruned_heads": {"1": [0]}}, "pruned_heads is {'1': "),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, and only None"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map is "),
