@@ -37,8 +37,8 @@ class RowOptions:
     Args:
         max_sequence_length: Pieces in a row, special ones included.
         pairs: `"nsp"`: half the rows hold A and the text that follows it (label 0), half A and an equally long text
-            from another document (label 1). `"sop"`: the two halves in order (0) or swapped (1). `"none"`: one
-            segment. `"packed"`: several documents in a row, which do not see each other.
+            from another document (label 1). `"sop"`: two halves of whole sentences, in order (0) or swapped (1).
+            `"none"`: one segment. `"packed"`: several documents in a row, which do not see each other.
         short_row_probability: Share of the pairs cut to a random length, so that the model sees short ones too.
         cls_id, sep_id, pad_id: The special pieces.
         seed: Of every random choice.
@@ -73,7 +73,8 @@ def make_rows(block: DocumentBlock, options: RowOptions, block_number: Any, pass
     window is split into A and B at a sentence boundary drawn from those inside it. For next-sentence pairs the label
     is drawn after a replacement for B is found that is *exactly as long* as B: neither the length of the row nor its
     padding tells the label. A window with no boundary inside, or for which no other document is long enough, makes no
-    pair under either label.
+    pair under either label. For sentence order the sentences that the window's ends cut are left out: a sentence that
+    begins or ends in its middle would tell which half stood outside.
 
     Args:
         block: The documents.
@@ -84,7 +85,7 @@ def make_rows(block: DocumentBlock, options: RowOptions, block_number: Any, pass
     Returns:
         `token_ids` `(rows, length)` int32; `second_start` `(rows,)` int32, the first position of segment 1;
         `label` `(rows,)` int32; `continues_word` `(rows, length)` bool or `(rows, 0)`; `unpaired_tokens`, an int64
-        scalar: tokens of the windows that made no pair.
+        scalar: tokens of the windows that made no pair, and of sentences left out.
     """
     import tensorflow as tf
 
@@ -104,27 +105,26 @@ def make_rows(block: DocumentBlock, options: RowOptions, block_number: Any, pass
         )
 
     draw = row_uniform(options.seed, "pair", rows, 4)
+    size = tf.cast(end - start, tf.float32)
+    keep = tf.where(draw[:, 2] < options.short_row_probability, (2 + draw[:, 3] * (size - 2)) / size, 1.0)
+    if options.pairs == "sop":
+        start, end = _whole_sentences(block, start, start + tf.cast(keep * size, tf.int64))
     split, found = _split_at_sentence(block, start, end, draw[:, 0])
-    a_start, a_length, b_start, b_length = start, split - start, split, end - split
+    label = tf.cast(draw[:, 1] < 0.5, tf.int32)
+    a_length, b_length = split - start, end - split
     if options.pairs == "nsp":
         other, other_found = _other_document(block, document, b_length, rows, options.seed)
         found &= other_found
-        label = tf.cast(draw[:, 1] < 0.5, tf.int32)
-        b_start = tf.where(label == 1, other, b_start)
+        # Cut short pairs at their outer ends, so that what is left of A and B still touches.
+        a_kept, b_kept = (
+            tf.maximum(tf.cast(tf.round(keep * tf.cast(length, tf.float32)), tf.int64), 1)
+            for length in (a_length, b_length)
+        )
+        spans = [split - a_kept, a_kept, tf.where(label == 1, other, split), b_kept]
     else:
-        label = tf.cast(draw[:, 1] < 0.5, tf.int32)
-
-    # Cut short pairs at their outer ends, so that what is left of A and B still touches.
-    whole = tf.cast(a_length + b_length, tf.float32)
-    target = tf.where(draw[:, 2] < options.short_row_probability, 2 + draw[:, 3] * (whole - 2), whole)
-    keep = target / whole
-    a_kept = tf.maximum(tf.cast(tf.round(keep * tf.cast(a_length, tf.float32)), a_length.dtype), 1)
-    b_kept = tf.maximum(tf.cast(tf.round(keep * tf.cast(b_length, tf.float32)), b_length.dtype), 1)
-    spans = [a_start + a_length - a_kept, a_kept, b_start, b_kept]
-    if options.pairs == "sop":
-        swapped = label == 1
-        spans = [tf.where(swapped, spans[(i + 2) % 4], spans[i]) for i in range(4)]
-    unpaired = tf.reduce_sum(tf.where(found, tf.zeros_like(start), end - start))
+        halves = [start, a_length, split, b_length]
+        spans = [tf.where(label == 1, halves[(i + 2) % 4], halves[i]) for i in range(4)]
+    unpaired = total - tf.reduce_sum(tf.where(found, end - start, 0))
     spans = [tf.boolean_mask(part, found) for part in spans]
     return _assemble(block, options, spans, tf.boolean_mask(label, found), unpaired)
 
@@ -150,6 +150,16 @@ def _windows(block: DocumentBlock, size: int, stream: Any, seed: int) -> tuple[A
     start = tf.maximum(origin, tf.gather(starts, document))
     end = tf.minimum(origin + size, tf.gather(ends, document))
     return start, end, document
+
+
+def _whole_sentences(block: DocumentBlock, start: Any, end: Any) -> tuple[Any, Any]:
+    """The windows without the sentences that they cut; without any where none is whole."""
+    import tensorflow as tf
+
+    bounds = tf.concat([block.sentence_starts, [tf.shape(block.tokens, out_type=tf.int64)[0]]], 0)
+    start = tf.gather(bounds, tf.searchsorted(bounds, start))
+    end = tf.gather(bounds, tf.searchsorted(bounds, end, side="right") - 1)
+    return start, tf.maximum(start, end)
 
 
 def _split_at_sentence(block: DocumentBlock, start: Any, end: Any, draw: Any) -> tuple[Any, Any]:

@@ -132,6 +132,19 @@ def test_sentence_order():
     assert abs(rows["label"].mean() - 0.5) < 5 * 0.5 / np.sqrt(n)
 
 
+@pytest.mark.parametrize("short", [0.0, 1.0])
+def test_no_cut_sentence_tells_the_order(short):
+    block = corpus(documents=200, longest=20)
+    rows = numpy_rows(block, RowOptions(61, pairs="sop", short_row_probability=short))
+    bounds = {*block.sentence_starts.tolist(), len(block.tokens)}
+    used = 0
+    for a, b, _ in parts(rows):
+        assert {a[0], a[-1] + 1, b[0], b[-1] + 1} <= bounds
+        used += len(a) + len(b)
+    assert used + rows["unpaired_tokens"] == len(block.tokens)
+    assert len(rows["label"]) > 100
+
+
 def test_single_segments_tile_everything():
     block = corpus()
     rows = numpy_rows(block, RowOptions(61, pairs="none"))
