@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN ?= runs/demo
+# A file of tests is one process's work; most of a test is one thread's.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 .PHONY: setup demo test test-backends test-parity test-jax test-torch parity book lint bench refresh clean
 
@@ -35,20 +37,20 @@ demo: $(VENV)/installed
 	  "Returns the number of [MASK] in the array." "This [MASK] is deprecated." "A [MASK] of integers."
 
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=92
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider book
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=92
+	$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider book
 
 # What `make test` leaves out: the other backends of Keras, and the comparisons that need PyTorch.
 test-backends: test-parity test-jax test-torch
 
 test-parity: $(VENV)/installed-backends $(VENV)/installed-setup
-	$(BIN)/python -m pytest tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
+	$(PYTEST) tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
 
 # JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
 SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py)
 
 test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
-	KERAS_BACKEND=$* $(BIN)/python -m pytest tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
+	KERAS_BACKEND=$* $(PYTEST) tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
 	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py \
 	  $(SLOW_ON_$*)
 
