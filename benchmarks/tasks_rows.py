@@ -92,8 +92,8 @@ ROWS = (
     ),
     Row("sib200-zh", "classification", "zh", {"max_train": None}),
     Row("cold", "classification", "zh", {"max_train": 1000}),
-    Row("asap-sample", "multi-label", "zh", {"max_length": 256}),
-    Row("asap-sample", "regression", "zh", {"max_length": 256}),
+    Row("asap-sample", "multi-label", "zh"),
+    Row("asap-sample", "regression", "zh"),
     Row("uner-zh-gsdsimp", "entities", "zh", {"max_train": 1000}, max_test=None),
     Row(
         "cmrc2018",
