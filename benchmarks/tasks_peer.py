@@ -160,7 +160,7 @@ def vectors(plan: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import BertModel
 
-    model = BertModel.from_pretrained(plan["model"], add_pooling_layer=False)
+    model = BertModel.from_pretrained(plan["model"])
 
     def loss_of(batch: dict[str, Any]) -> Any:
         mask = batch["padding_mask"].float()[..., None]
