@@ -160,7 +160,7 @@ def vectors(plan: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import BertModel
 
-    model = BertModel.from_pretrained(plan["model"])
+    model = BertModel.from_pretrained(plan["model"])  # with the pooler that our model has too
 
     def loss_of(batch: dict[str, Any]) -> Any:
         mask = batch["padding_mask"].float()[..., None]

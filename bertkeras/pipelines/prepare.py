@@ -32,7 +32,7 @@ class Prepared:
         train, held_out: The rows.
         ngrams: Counts over the training documents.
         statistics: `documents`, `held_out_documents`, `sentences`, `tokens`, `rows`, `held_out_rows` and
-            `unpaired_share`, the share of training tokens in windows that made no pair.
+            `unpaired_share`, the share of training tokens that came into no pair: see `make_rows`.
     """
 
     folder: Path

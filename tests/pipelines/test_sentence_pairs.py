@@ -145,6 +145,15 @@ def test_no_cut_sentence_tells_the_order(short):
     assert len(rows["label"]) > 100
 
 
+def test_short_sentence_orders_are_shorter():
+    block = corpus(documents=200, longest=20)
+    whole, short = (
+        (numpy_rows(block, RowOptions(61, pairs="sop", short_row_probability=share))["token_ids"] != PAD).sum(1).mean()
+        for share in (0.0, 1.0)
+    )
+    assert short < 0.8 * whole
+
+
 def test_single_segments_tile_everything():
     block = corpus()
     rows = numpy_rows(block, RowOptions(61, pairs="none"))
