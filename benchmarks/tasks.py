@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,11 @@ def our_step(row: Row, chinese: str, folder: Path) -> Any:
     return run
 
 
-def step_times(row: Row, chinese: str, steps: int = 24) -> dict[str, Any]:
-    """The same batches through both, in turn, after three that do not count; on all cores."""
+def step_times(row: Row, chinese: str, steps: int = 40) -> dict[str, Any]:
+    """The same batches through both, in turn, after three that do not count; on all cores.
+
+    Before each step a rest, because the threads of the other wait awake for some milliseconds after theirs.
+    """
     with tempfile.TemporaryDirectory() as name:
         workers = {"bertkeras": Worker("benchmarks.tasks", "--serve", row.name, "--folder", name, "--chinese", chinese)}
         workers["transformers"] = Worker("benchmarks.tasks_peer", name, "--serve")
@@ -145,6 +149,7 @@ def step_times(row: Row, chinese: str, steps: int = 24) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {who: [] for who in workers}
         for number in range(steps + 3):
             for who in sorted(workers, reverse=bool(number % 2)):
+                time.sleep(0.05)
                 answer = workers[who].ask(step=number % total)
                 if "error" in answer:
                     sys.exit(f"{row.name}, {who}: {answer['error']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,23 @@ def take_positions(x: Any, positions: Any) -> Any:
 
 def gelu(x: Any) -> Any:
     """`x Phi(x)` (Hendrycks and Gimpel 2016), by `erf`; TensorFlow's own goes by `erfc`, slower in XLA."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.custom_gradient(gelu_and_gradient)(x)
     return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+
+
+def gelu_and_gradient(x: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """GELU with its derivative `Phi(x) + x phi(x)` spelt out, which is half the work of differentiating it operation
+    by operation where no compiler merges them."""
+    scaled = x * 0.5**0.5
+    below = 0.5 * ops.erf(scaled) + 0.5  # Phi(x)
+
+    def gradient(upstream: Any) -> Any:
+        return upstream * (below + scaled * ops.exp(-ops.square(scaled)) * math.pi**-0.5)
+
+    return x * below, gradient
 
 
 def get_activation(name: str) -> Callable[[Any], Any]:

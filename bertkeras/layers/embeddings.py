@@ -10,6 +10,7 @@ from keras import ops
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer, make_position_initializer
 from bertkeras.layers.dropout import Dropout
+from bertkeras.layers.layer_norm import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -67,9 +68,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.initializer_range = initializer_range
         self.position_initializer = position_initializer
         self.seed = seed
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
-        )
+        self.layer_norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm")
         self.embedding_dropout = Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
     def build(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> None:

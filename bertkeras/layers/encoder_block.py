@@ -10,6 +10,7 @@ from bertkeras.layers.attention import MultiHeadSelfAttention
 from bertkeras.layers.common import take_positions
 from bertkeras.layers.dropout import Dropout
 from bertkeras.layers.feed_forward import PositionwiseFeedForward
+from bertkeras.layers.layer_norm import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -84,7 +85,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
             name="feed_forward",
         )
         self.attention_norm, self.feed_forward_norm = (
-            keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
             for name in ("attention_norm", "feed_forward_norm")
         )
         self.attention_output_dropout, self.feed_forward_dropout = (

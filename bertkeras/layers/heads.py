@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from bertkeras.layers.common import bert_initializer, get_activation, take_positions
+from bertkeras.layers.layer_norm import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -52,9 +53,7 @@ class MaskedLMHead(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.initializer_range = initializer_range
         self.activation_function = get_activation(activation)
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
-        )
+        self.layer_norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm")
 
     def build(self, inputs_shape: tuple[int | None, ...], *_: Any, **__: Any) -> None:
         hidden_dim = inputs_shape[-1]

@@ -11,6 +11,7 @@ from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import BertEmbeddings, TransformerEncoderBlock
 from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.layer_norm import LayerNormalization
 from bertkeras.models.base import PresetModel
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -93,9 +94,7 @@ class BertBackbone(PresetModel):
             for index in range(config.num_layers)
         ]
         self.final_norm = (
-            keras.layers.LayerNormalization(
-                epsilon=config.layer_norm_epsilon, dtype=self.dtype_policy, name="final_norm"
-            )
+            LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=self.dtype_policy, name="final_norm")
             if config.norm_first
             else None
         )

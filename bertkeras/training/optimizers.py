@@ -66,42 +66,60 @@ class AdamW(keras.optimizers.AdamW):
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if self.factors:  # on TensorFlow the variable comes without its path
-            path = self._trainable_variables[self._get_variable_index(variable)].path
-            learning_rate = learning_rate * self.factors.get(path, 1.0)
-        if keras.backend.backend() == "tensorflow" and not self.amsgrad:
-            self._fused_update_step(gradient, variable, learning_rate)
-        else:
-            super().update_step(gradient, variable, learning_rate)
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        if self._fused():
+            import tensorflow as tf
 
-    def _fused_update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Keras's rule as one operation of TensorFlow, which goes over the memory once for each of its three sums."""
+            step = tf.cast(self.iterations + 1, tf.float32)
+            powers = (tf.pow(float(self.beta_1), step), tf.pow(float(self.beta_2), step))
+            learning_rate = (learning_rate, *powers, self.epsilon)  # once, not for each variable
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not self._fused():
+            super().update_step(gradient, variable, self._rate_of(variable, learning_rate))
+            return
+        # Keras's rule as one operation of TensorFlow, which goes over the memory once for each of its three sums
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
-        beta_1, beta_2, step = (tf.cast(x, variable.dtype) for x in (self.beta_1, self.beta_2, self.iterations + 1))
+        learning_rate, beta1_power, beta2_power, epsilon = (tf.cast(x, variable.dtype) for x in learning_rate)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.cast(self.epsilon, variable.dtype),
+            beta1_power=beta1_power,
+            beta2_power=beta2_power,
+            lr=self._rate_of(variable, learning_rate),
+            beta1=tf.cast(self.beta_1, variable.dtype),
+            beta2=tf.cast(self.beta_2, variable.dtype),
+            epsilon=epsilon,
             grad=tf.cast(gradient, variable.dtype),
         )
 
+    def _fused(self) -> bool:
+        return keras.backend.backend() == "tensorflow" and not self.amsgrad
+
+    def _rate_of(self, variable: Any, learning_rate: Any) -> Any:
+        if not self.factors:
+            return learning_rate
+        # on TensorFlow the variable comes without its path
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        return learning_rate * self.factors.get(path, 1.0)
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if self.global_clipnorm and keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # squares and sums in one go
+        return super()._clip_gradients(grads)
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        if self.factors and self.weight_decay is not None:
-            rate = self.learning_rate * self.weight_decay
-            for variable in filter(self._use_weight_decay, variables):
-                variable.assign(variable * (1.0 - rate * self.factors.get(variable.path, 1.0)))
-        # Keras 3.15 on torch multiplies a list of tensors, and torch refuses an empty one
-        elif any(map(self._use_weight_decay, variables)):
-            super()._apply_weight_decay(variables)
+        if self.weight_decay is None:
+            return
+        rate = self.learning_rate * self.weight_decay
+        for variable in filter(self._use_weight_decay, variables):
+            variable.assign(variable * (1.0 - rate * self.factors.get(variable.path, 1.0)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self._epsilon, "factors": self.factors}

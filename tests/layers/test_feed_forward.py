@@ -1,11 +1,14 @@
 import math
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import PositionwiseFeedForward
-from tests.checks import check_layer, numpy, randomize
+from bertkeras.layers.common import gelu
+from tests.checks import check_layer, gradients, numpy, randomize
 
 BATCH, LENGTH, HIDDEN, INTERMEDIATE = 2, 5, 7, 11
 ARGUMENTS = {"intermediate_dim": INTERMEDIATE, "activation": "gelu_tanh", "initializer_range": 0.03}
@@ -39,6 +42,16 @@ def test_one_number_worked_out():
     layer.build((None, None, 1))
     layer.set_weights([np.ones((1, 1)), np.zeros(1), np.ones((1, 1)), np.zeros(1)])
     assert float(numpy(layer(np.ones((1, 1, 1), "float32"))).item()) == pytest.approx(0.8413447, abs=1e-6)
+
+
+def test_gelu_s_derivative():
+    """`Phi(x) + x phi(x)`, also where the normal distribution is 0 or 1."""
+    x = np.array([-30.0, -5.0, -1.0, -0.1, 0.0, 0.3, 2.0, 4.0, 30.0])
+    variable = keras.Variable(x.astype("float32"))
+    (found,) = gradients(lambda: ops.sum(gelu(variable.value)), [variable])
+    below = (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+    expected = below + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(numpy(found), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_every_layer_check(tmp_path):
