@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba et al. 2016) with its derivative spelt out where no compiler merges operations."""
+"""Layer normalisation (Ba et al. 2016)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 import keras
 from keras import ops
 
+from bertkeras.layers.common import runs_operation_by_operation
+
 
 @keras.saving.register_keras_serializable(package="bertkeras")
 class LayerNormalization(keras.layers.LayerNormalization):
     """`gamma (x - mean) / sqrt(variance + epsilon) + beta` over the last axis, in float32 at least.
 
-    The numbers are those of `keras.layers.LayerNormalization`. On TensorFlow the derivative is written by hand: what
-    differentiating Keras's own operation by operation gives goes over the memory half again as often.
+    The numbers are those of `keras.layers.LayerNormalization`. Where no compiler merges operations the
+    derivative is written by hand, because differentiating Keras's own gives half as many again.
 
     Args: as for `keras.layers.LayerNormalization`.
     """
 
     def call(self, inputs: Any) -> Any:
         plain = self.axis == -1 and self.gamma is not None and self.beta is not None and not self.rms_scaling
-        if keras.backend.backend() != "tensorflow" or not plain:
+        if not plain or not runs_operation_by_operation():
             return super().call(inputs)
         import tensorflow as tf
 
