@@ -336,7 +336,7 @@ def report(record: dict[str, Any]) -> str:
 Fine-tuned from all-MiniLM-L6-v2 (English) or from a mini BERT of our own (Chinese, 4 layers, pretrained here) on as
 many examples and for as many epochs as the row says; means of three seeds and their standard deviation. transformers
 learns from the same weights, batches and schedule, and its weights are scored by the same code. "Times faster" is the
-median over 24 batches that both learnt in turn, each in a process of its own. The cheap baseline is logistic regression
+median over 40 batches that both learnt in turn, each in a process of its own. The cheap baseline is logistic regression
 (or ridge) on TF-IDF; for entities the names of the training data; for questions the sentence most like the question;
 for similarity the cosine of TF-IDF. Published figures are those of larger models on all of the data.
 
