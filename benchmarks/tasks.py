@@ -2,11 +2,12 @@
 
 BERTKERAS_DATA_HOME=... python -m benchmarks.tasks
 
-The contender gets the very batches that ours learns from, the same schedule, optimizer and choice of the epoch, and its
-weights are read back and scored by the same code: what differs is the training alone. English rows start from
-all-MiniLM-L6-v2, Chinese ones from a BERT of one's own (`--chinese`, see CHINESE). A row, seed and contender that was
-measured once is kept under `runs/tasks` and not measured again. With `--jobs` several rows are measured at once, each
-on cores of its own.
+The contender begins with our weights, the new head included, and gets the very batches that ours learns from, the same
+schedule, optimizer and choice of the epoch; its weights are read back and scored by the same code: what differs is the
+training alone. English rows start from all-MiniLM-L6-v2, Chinese ones from a BERT of one's own (`--chinese`, see
+CHINESE). A row, seed and contender that was measured once is kept under `runs/tasks` and not measured again. With
+`--jobs` several rows are measured at once, each on cores of its own. `--only` replaces the rows that it names in the
+record, `--steps-only` the times of a step.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import numpy as np
 
 from benchmarks.common import ROOT, Worker, machine, middle, require, today, versions, write_section, write_text
 from benchmarks.tasks_peer import read_batches, serve_steps
-from benchmarks.tasks_rows import DEFAULTS, MAIN, MINILM, ROWS, Row, config_of, data_of
+from benchmarks.tasks_rows import DEFAULTS, MAIN, ROWS, Row, config_of, data_of
 
 CHINESE = (
     "bertkeras pretrain --corpus zhwiki-sample.txt.gz --vocabulary-size 10000 --size mini --max-sequence-length 128 "
@@ -63,6 +64,7 @@ def planned(row: Row, seed: int, chinese: str, folder: Path) -> tuple[Any, Any, 
     keras.utils.set_random_seed(seed)
     task = TASKS[row.task](config, data.train)
     model = task.model()
+    model.save_to_hugging_face(folder / "start")  # the new head included
     rows = task.rows(model, data.train)
     per_epoch = steps_per_epoch(rows, config.batch_size, task.together)
     arrays: dict[str, np.ndarray] = {}
@@ -72,11 +74,10 @@ def planned(row: Row, seed: int, chinese: str, folder: Path) -> tuple[Any, Any, 
         arrays |= {f"{step}/{key}": value for key, value in {**inputs, **named}.items()}
     np.savez(folder / "batches.npz", **arrays)
     plan = {
-        "model": hugging_face_folder(config.model),
+        "model": str(folder / "start"),
         "head": HEADS[row.task],
         "kind": getattr(task, "kind", "regression"),
         "num_labels": len(task.labels or [0]),
-        "bias": task.bias.tolist() if hasattr(task, "bias") else None,
         "total": per_epoch * config.epochs,
         "per_epoch": per_epoch,
         "peak": config.peak(model.config.hidden_dim),
@@ -170,20 +171,6 @@ HEADS = {
 }
 
 
-def hugging_face_folder(model: str) -> str:
-    """The weights as `transformers` reads them."""
-    from bertkeras.checkpoints.hub import locate
-
-    if model == MINILM:
-        return str(locate(model))
-    folder = CACHE / "for-transformers"
-    if not folder.is_dir():
-        from bertkeras import BertPretrainer
-
-        BertPretrainer.from_preset(model).save_to_hugging_face(folder)
-    return str(folder)
-
-
 def contenders(row: Row) -> dict[str, Any]:
     if row.task == "entities":
         return {
@@ -204,10 +191,10 @@ def measured(row: Row, who: str, seed: int, chinese: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def measured_row(row: Row, seeds: int, chinese: str) -> dict[str, list[dict[str, Any]]]:
+def measured_row(row: Row, chinese: str) -> dict[str, list[dict[str, Any]]]:
     """All seeds of all contenders, who take turns."""
     runs: dict[str, list[dict[str, Any]]] = {who: [] for who in contenders(row)}
-    for seed in range(seeds):
+    for seed in range(row.seeds):
         for who in runs:
             runs[who].append(measured(row, who, seed, chinese))
     return runs
@@ -221,17 +208,14 @@ def keep_to(shares: Any) -> None:
 
 
 def timed(row: Row, chinese: str) -> dict[str, Any]:
-    """The times of a step, from the cache or measured now."""
-    path = CACHE / row.name.replace("/", "-") / "steps.json"
-    if not path.is_file():
-        write_text(path, json.dumps(step_times(row, chinese)) + "\n")
-    record = json.loads(path.read_text())
+    """The times of a step, measured now."""
+    record = {**step_times(row, chinese), "device": machine(), "date": today()}
     print(f"{row.name}, a step: {record['times_faster']['median']:.2f} times faster", flush=True)
     return record
 
 
-def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]], step: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table: means and spreads over seeds, and the times of a step."""
+def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """One row of the table: means and spreads over seeds."""
     main = MAIN[row.task]
     first = runs["bertkeras"][0]
     record: dict[str, Any] = {
@@ -252,21 +236,20 @@ def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]], step: dict[str, A
             "spread": statistics.stdev(values) if len(values) > 1 else 0.0,
             "seeds": values,
         }
-    record["step"] = step
     if row.published:
         metric, value, source = row.published
         record["published"] = {"metric": metric, "value": value, "source": source}
         record["published"]["ours"] = statistics.fmean(run.get(metric, np.nan) for run in runs["bertkeras"])
-    return record
+    return {**record, "device": machine(), "date": today()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of every contender (default: 3)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names begin so, such as wnut17")
     parser.add_argument("--chinese", default=str(ROOT / "runs" / "zh-mini"), help=f"made by: {CHINESE}")
+    parser.add_argument("--steps-only", action="store_true", help="keep the figures that are recorded")
     parser.add_argument("--anew", action="store_true", help="forget what was measured before")
     parser.add_argument(
         "--jobs", type=int, default=1, help="rows at a time, each on its share of the cores (default: 1)"
@@ -284,29 +267,36 @@ def main() -> None:
     if options.anew:
         shutil.rmtree(CACHE, ignore_errors=True)
     rows = [row for row in ROWS if not options.only or row.name.startswith(tuple(options.only))]
-    if any(row.language == "zh" for row in rows):
-        hugging_face_folder(options.chinese)  # written once, before the workers start
+    path = ROOT / "book" / "results" / "tasks.json"
+    table = {name_of(row): row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
+    if not options.steps_only:
+        for row, runs in zip(rows, measured_rows(rows, options.jobs, options.chinese), strict=True):
+            table[row.name] = summed_up(row, runs)
+    for row in rows:
+        table[row.name]["step"] = timed(row, options.chinese)
+    record = {
+        "rows": [table[row.name] for row in ROWS if row.name in table],
+        "chinese_weights": CHINESE,
+        "versions": versions("bertkeras", "keras", "tensorflow", "torch", "transformers", "scikit-learn"),
+        "command": "BERTKERAS_DATA_HOME=... python -m benchmarks.tasks",
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    write_section("tasks", report(record))
+
+
+def name_of(record: dict[str, Any]) -> str:
+    return f"{record['dataset']}/{record['task']}"
+
+
+def measured_rows(rows: list[Row], jobs: int, chinese: str) -> list[dict[str, list[dict[str, Any]]]]:
+    """Every row, `jobs` at a time."""
     cores = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     shares = context.Queue()
-    for job in range(options.jobs):
-        shares.put(cores[job :: options.jobs])
-    with ProcessPoolExecutor(options.jobs, context, initializer=keep_to, initargs=(shares,)) as workers:
-        measure = functools.partial(measured_row, seeds=options.seeds, chinese=options.chinese)
-        found = list(workers.map(measure, rows))
-    table = [summed_up(row, runs, timed(row, options.chinese)) for row, runs in zip(rows, found, strict=True)]
-    if options.only:
-        return
-    record = {
-        "rows": table,
-        "chinese_weights": CHINESE,
-        "device": machine(),
-        "versions": versions("bertkeras", "keras", "tensorflow", "torch", "transformers", "scikit-learn"),
-        "command": f"BERTKERAS_DATA_HOME=... python -m benchmarks.tasks --jobs {options.jobs}",
-        "date": today(),
-    }
-    write_text(ROOT / "book" / "results" / "tasks.json", json.dumps(record, indent=2) + "\n")
-    write_section("tasks", report(record))
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+    with ProcessPoolExecutor(jobs, context, initializer=keep_to, initargs=(shares,)) as workers:
+        return list(workers.map(functools.partial(measured_row, chinese=chinese), rows))
 
 
 def report(record: dict[str, Any]) -> str:
@@ -321,6 +311,7 @@ def report(record: dict[str, Any]) -> str:
             cells[title] = "" if row[name] is None else f"{row[name]:.3f}"
         for who in ("transformers", "bertkeras", "bertkeras, CRF"):
             cells[who] = f"{row[who]['mean']:.3f} ± {row[who]['spread']:.3f}" if who in row else ""
+        cells["transformers"] += " †" * row.get("own_head", False)
         cells["times faster"] = f"{row['step']['times_faster']['median']:.2f}"
         published = row.get("published")
         cells["published"] = (
@@ -328,22 +319,31 @@ def report(record: dict[str, Any]) -> str:
         )
         return cells
 
+    counts = {name_of(row): len(row["bertkeras"]["seeds"]) for row in record["rows"]}
+    more = ", ".join(f"{name} {count}" for name, count in counts.items() if count != 3) or "no row has others"
     rows = [row_of(row) for row in record["rows"]]
     sides = ["---" if title in ("data, task", "metric", "published") else "---:" for title in rows[0]]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], sides, *(row.values() for row in rows)))
     return f"""## Every task, on real data
 
 Fine-tuned from all-MiniLM-L6-v2 (English) or from a mini BERT of our own (Chinese, 4 layers, pretrained here) on as
-many examples and for as many epochs as the row says; means of three seeds and their standard deviation. transformers
-learns from the same weights, batches and schedule, and its weights are scored by the same code. "Times faster" is the
-median over 40 batches that both learnt in turn, each in a process of its own. The cheap baseline is logistic regression
-(or ridge) on TF-IDF; for entities the names of the training data; for questions the sentence most like the question;
-for similarity the cosine of TF-IDF. Published figures are those of larger models on all of the data.
+many examples and for as many epochs as the row says; means of three seeds ({more}) and their standard
+deviation. transformers learns from the same weights, the new head included (†: it drew the head itself), with the same
+batches and schedule, and its weights are scored by the same code. "Times faster" is the median over 40 batches that
+both learnt in turn, each in a process of its own. The cheap baseline is logistic regression (or ridge) on TF-IDF; for
+entities the names of the training data; for questions the sentence most like the question; for similarity the cosine of
+TF-IDF. Published figures are those of larger models on all of the data.
 
 {table}
 
-{record["device"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
-{record["date"]}, `{record["command"]}`."""
+{", ".join(f"{name} {version}" for name, version in record["versions"].items())}; `{record["command"]}`.
+Figures: {places(record["rows"])}.
+Steps: {places([row["step"] for row in record["rows"]])}."""
+
+
+def places(measured: list[dict[str, Any]]) -> str:
+    """Where and when, each once."""
+    return "; ".join(dict.fromkeys(f"{one['device']}, {one['date']}" for one in measured))
 
 
 if __name__ == "__main__":

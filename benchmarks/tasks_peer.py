@@ -110,7 +110,6 @@ def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def sequence(plan: dict[str, Any]) -> tuple[Any, Any]:
-    import torch
     from transformers import BertForSequenceClassification
 
     kinds = {
@@ -121,8 +120,6 @@ def sequence(plan: dict[str, Any]) -> tuple[Any, Any]:
     model = BertForSequenceClassification.from_pretrained(
         plan["model"], num_labels=plan["num_labels"], problem_type=kinds[plan["kind"]]
     )
-    if plan["bias"] is not None:
-        model.classifier.bias.data = torch.tensor(plan["bias"], dtype=torch.float32)
 
     def loss_of(batch: dict[str, Any]) -> Any:
         labels = batch["labels"].long() if plan["kind"] == "single_label" else batch["labels"].float()

@@ -70,7 +70,7 @@ class BertMaskedLM(PresetModel):
             top_k: How many pieces for each blank.
 
         Returns:
-            For each text, for each blank from left to right, `top_k` `Filling`s, likeliest first.
+            For each text, for each blank from left to right, the `top_k` likeliest as `Filling`, likeliest first.
 
         Raises:
             BertKerasError: No tokenizer, more pieces asked for than there are, a text without `[MASK]`, or one

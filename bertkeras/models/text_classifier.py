@@ -180,11 +180,11 @@ class BertTextClassifier(PresetModel):
 
 
 def classifier_head(
-    config: BertConfig, num_classes: int, head_dropout: float | None, dtype: Any
+    config: BertConfig, num_classes: int, head_dropout: float | None, dtype: Any, initializer: Any = None
 ) -> tuple[Dropout, keras.layers.Dense]:
     """Dropout and the linear layer that scores classes."""
     rate = config.dropout if head_dropout is None else head_dropout
-    kernel = bert_initializer(config.initializer_range)
+    kernel = initializer or bert_initializer(config.initializer_range)
     return (
         Dropout(rate, dtype=dtype, name="head_dropout"),
         keras.layers.Dense(num_classes, kernel_initializer=kernel, dtype=dtype, name="classifier"),

@@ -86,7 +86,11 @@ class BertTokenClassifier(PresetModel):
         self.decoder = decoder
         self.max_length = checked_max_length(max_length, self.config.max_sequence_length)
         self.backbone = BertBackbone(self.config, with_pooler=False, dtype=self.dtype_policy, name="backbone")
-        self.dropout, self.classifier = classifier_head(self.config, num_classes, head_dropout, self.dtype_policy)
+        # not truncated, as in transformers: the larger layer learns faster from few sentences
+        kernel = keras.initializers.RandomNormal(stddev=self.config.initializer_range)
+        self.dropout, self.classifier = classifier_head(
+            self.config, num_classes, head_dropout, self.dtype_policy, kernel
+        )
         forbidden = forbidden_pairs(self.labels) if self.labels and all(map(is_tag, self.labels)) else ()
         self.crf = CRF(num_classes, forbidden, learned=decoder == "crf", dtype=self.dtype_policy, name="crf")
         self.build()

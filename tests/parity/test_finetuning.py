@@ -51,7 +51,6 @@ def test_losses_are_those_of_pytorch(head, kind, model_class, tmp_path):
         "head": head,
         "kind": kind,
         "num_labels": CLASSES,
-        "bias": None,
         "total": STEPS,
         "peak": PEAK,
         "warmup_share": WARMUP / STEPS,
