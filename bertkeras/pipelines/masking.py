@@ -19,7 +19,8 @@ class Masking:
     Positions are chosen in units: single pieces, whole words, or runs of up to `max_ngram` whole words. Units are
     taken in a random order until `rate` of the row's pieces are chosen. The unit that crosses that mark is taken
     with a probability equal to its part before the mark, so that the expected share is `rate` exactly, for rows of
-    any length. Special pieces are never chosen, never replaced and never put in.
+    any length, where `max_predictions` leaves room for the last unit (long units in short rows may want twice the
+    default). Special pieces are never chosen, never replaced and never put in.
 
     Args:
         vocabulary_size: Number of word pieces.
