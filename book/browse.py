@@ -6,8 +6,8 @@ python book/browse.py --screens FOLDER   also keep a picture of each page at eac
 
 A page is faulty when it asks another host for anything, writes an error to the console, leaves a formula unset, is
 wider than the screen, or breaks a rule of axe-core (alt text, contrast, headings, names of links and buttons). Whatever
-can be folded is opened first: solutions, quizzes and hidden cells are read too. It needs Chromium or Chrome on the path,
-and `pip install "bertkeras[browser]"`.
+can be folded is opened first: solutions, quizzes and hidden cells are read too. It needs Chromium or Chrome on the
+path, and `pip install "bertkeras[browser]"`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ WIDTHS = {"phone": (390, 844), "desk": (1280, 900)}
 THEMES = ("light", "dark")
 
 OPEN_ALL = """
-document.head.insertAdjacentHTML('beforeend', '<style>*, *::before { transition: none !important; animation: none !important }</style>');
+document.head.insertAdjacentHTML(
+    'beforeend', '<style>*, *::before { transition: none !important; animation: none !important }</style>');
 document.querySelectorAll('details').forEach(details => details.open = true)
 """
 MATH_IS_SET = "!window.MathJax || MathJax.startup?.promise?.then(() => true)"
@@ -100,8 +101,9 @@ def faults(context: Any, address: str, name: str, axe: str, picture: Path | None
         yield f"wider than the screen: {', '.join(sorted(set(wide))[:5])}"
     page.evaluate(axe)
     for violation in page.evaluate(AXE)["violations"]:
-        nodes = violation["nodes"]
-        yield f"{violation['id']} ({len(nodes)}): {nodes[0]['html'][:120]}; {nodes[0]['any'][0]['message'] if nodes[0]['any'] else violation['help']}"
+        first, *more = violation["nodes"]
+        reason = first["any"][0]["message"] if first["any"] else violation["help"]
+        yield f"{violation['id']} ({1 + len(more)}): {first['html'][:120]}; {reason}"
     if picture:
         page.screenshot(path=picture, full_page=True)
     page.close()
