@@ -197,7 +197,7 @@ def test_a_head_of_another_class_begins_anew(classifier, caplog):
     assert caplog.messages == [f"{classifier}: no weights for classifier, which begins anew"]
     assert model.labels is None
     assert not np.allclose(numpy(model.classifier.kernel), theirs, atol=1e-3)
-    assert np.abs(numpy(model.classifier.kernel)).max() < 0.05
+    assert np.abs(numpy(model.classifier.kernel)).max() < 0.1  # five standard deviations
     words = load_file(classifier / "model.safetensors")[WORDS]
     np.testing.assert_array_equal(numpy(model.backbone.token_table), words)
     with pytest.raises(BertKerasError, match="does not say enough for a BertTokenClassifier: .*num_classes"):
