@@ -43,3 +43,12 @@ def code(name: str) -> list[Any]:
 
 def prose(name: str) -> str:
     return "\n\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+
+
+@cache
+def chapter_classes(name: str) -> dict[str, Any]:
+    """What the cells tagged `chapter-class` define, by name, executed in their order and alone."""
+    namespace: dict[str, Any] = {}
+    for cell in tagged(name, "chapter-class"):
+        exec(compile(cell.source, f"{name}:{cell.id}", "exec"), namespace)
+    return namespace

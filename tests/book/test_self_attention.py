@@ -1,4 +1,4 @@
-"""A class built in a chapter computes what the package's computes: outputs and gradients."""
+"""The class of the chapter on self-attention computes what the package's computes: outputs and gradients."""
 
 import keras
 import numpy as np
@@ -8,14 +8,7 @@ pytest.importorskip("nbformat")
 pytest.importorskip("yaml")
 
 import bertkeras.layers
-from tests.book.notebooks import tagged
-
-
-def chapter_class(chapter, name):
-    namespace = {}
-    for cell in tagged(chapter, "chapter-class"):
-        exec(compile(cell.source, f"{chapter}:{cell.id}", "exec"), namespace)
-    return namespace[name]
+from tests.book.notebooks import chapter_classes
 
 
 def gradients(layer, inputs, mask, direction):
@@ -54,7 +47,7 @@ def test_self_attention(num_heads, mask):
     mask = masks(3, 11)[mask]
 
     theirs = bertkeras.layers.MultiHeadSelfAttention(num_heads=num_heads)
-    ours = chapter_class("self_attention", "MultiHeadSelfAttention")(num_heads=num_heads)
+    ours = chapter_classes("self_attention")["MultiHeadSelfAttention"](num_heads=num_heads)
     theirs.build(inputs.shape)
     ours.build(inputs.shape)
     # larger than at initialisation, so that the softmax is not flat
