@@ -131,6 +131,7 @@ def main() -> int:
         for width, (across, down) in WIDTHS.items():
             for theme in THEMES:
                 context = browser.new_context(viewport={"width": across, "height": down}, color_scheme=theme)
+                context.set_default_timeout(120_000)  # milliseconds; a picture of a long page takes its time
                 for name in names:
                     picture = arguments.screens and arguments.screens / f"{name}-{width}-{theme}.png"
                     for fault in faults(context, address, name, axe, picture):
