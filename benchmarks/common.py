@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,24 @@ def serve(start: Callable[[], Callable[[dict[str, Any]], dict[str, Any]]]) -> No
             print(json.dumps({**work(json.loads(line)), "peak_memory_mb": peak_memory_mb()}), file=answers)
     except Exception as error:
         print(json.dumps({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}), file=answers)
+
+
+def on_shares(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> list[Any]:
+    """What `work` gives for each item, `jobs` of them at a time, each in a process with its share of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    shares = context.Queue()
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+    with ProcessPoolExecutor(jobs, context, initializer=_keep_to, initargs=(shares,)) as workers:
+        return list(workers.map(work, items))
+
+
+def _keep_to(shares: Any) -> None:
+    """This process, and what it starts, stay on their share of the cores."""
+    share = shares.get()
+    os.sched_setaffinity(0, share)
+    os.environ["OMP_NUM_THREADS"] = str(len(share))
 
 
 def peak_memory_mb() -> int:

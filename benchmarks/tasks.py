@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
@@ -23,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks.common import ROOT, Worker, machine, middle, require, today, versions, write_section, write_text
+from benchmarks.common import (
+    ROOT,
+    Worker,
+    machine,
+    middle,
+    on_shares,
+    require,
+    today,
+    versions,
+    write_section,
+    write_text,
+)
 from benchmarks.tasks_peer import read_batches, serve_steps
 from benchmarks.tasks_rows import DEFAULTS, MAIN, ROWS, Row, config_of, data_of
 
@@ -200,13 +209,6 @@ def measured_row(row: Row, chinese: str) -> dict[str, list[dict[str, Any]]]:
     return runs
 
 
-def keep_to(shares: Any) -> None:
-    """This process, and what it starts, stay on their share of the cores."""
-    share = shares.get()
-    os.sched_setaffinity(0, share)
-    os.environ["OMP_NUM_THREADS"] = str(len(share))
-
-
 def timed(row: Row, chinese: str) -> dict[str, Any]:
     """The times of a step, measured now."""
     record = {**step_times(row, chinese), "device": machine(), "date": today()}
@@ -270,7 +272,8 @@ def main() -> None:
     path = ROOT / "book" / "results" / "tasks.json"
     table = {name_of(row): row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
     if not options.steps_only:
-        for row, runs in zip(rows, measured_rows(rows, options.jobs, options.chinese), strict=True):
+        measure = functools.partial(measured_row, chinese=options.chinese)
+        for row, runs in zip(rows, on_shares(measure, rows, options.jobs), strict=True):
             table[row.name] = summed_up(row, runs)
     for row in rows:
         table[row.name]["step"] = timed(row, options.chinese)
@@ -286,17 +289,6 @@ def main() -> None:
 
 def name_of(record: dict[str, Any]) -> str:
     return f"{record['dataset']}/{record['task']}"
-
-
-def measured_rows(rows: list[Row], jobs: int, chinese: str) -> list[dict[str, list[dict[str, Any]]]]:
-    """Every row, `jobs` at a time."""
-    cores = sorted(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
-    shares = context.Queue()
-    for job in range(jobs):
-        shares.put(cores[job::jobs])
-    with ProcessPoolExecutor(jobs, context, initializer=keep_to, initargs=(shares,)) as workers:
-        return list(workers.map(functools.partial(measured_row, chinese=chinese), rows))
 
 
 def report(record: dict[str, Any]) -> str:

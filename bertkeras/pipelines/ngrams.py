@@ -15,7 +15,8 @@ class NgramCounts:
 
     The bigram model interpolates by absolute discounting (Ney, Essen and Kneser 1994), `p(w | v) = max(c(vw) - D, 0)
     / c(v) + D N(v) / c(v) p(w)`, with `D = n_1 / (n_1 + 2 n_2)` and `N(v)` the number of kinds of pieces seen after
-    `v`; `p(w)` is the add-one unigram.
+    `v`; `p(w)` is the add-one unigram. Where no pair occurs just once, as in text that is repeated, `D` is 0.5: without
+    a discount a new pair would have no probability.
 
     Args:
         vocabulary_size: Number of word pieces.
@@ -54,7 +55,7 @@ class NgramCounts:
         size = self.vocabulary_size
         unigram = (self.unigrams + 1) / (self.unigrams.sum() + size)
         once, twice = (self.counts == 1).sum(), (self.counts == 2).sum()
-        discount = once / max(once + 2 * twice, 1)
+        discount = once / (once + 2 * twice) if once else 0.5
         first = self.keys // size
         total = np.bincount(first, self.counts, minlength=size)
         kinds = np.bincount(first, minlength=size)

@@ -55,3 +55,12 @@ def test_no_pair_at_all_is_the_unigram():
     ngrams.add(np.array([1, 2]), np.array([0, 1]))
     figures = ngrams.evaluate(np.array([1, 2]), np.array([1, -1]))
     assert figures["bigram_loss"] == figures["unigram_loss"]
+
+
+def test_repeated_text_leaves_something_for_new_pairs():
+    # Every pair twice: by the formula no discount, and a pair never seen would have an infinite loss.
+    ngrams = NgramCounts(4)
+    ngrams.add(np.array([0, 1, 2, 0, 1, 2]), np.array([0, 3]))
+    losses = [ngrams.evaluate(np.array([target]), np.array([0]))["bigram_loss"] for target in range(4)]
+    assert np.isfinite(losses).all()
+    assert np.exp(-np.array(losses)).sum() == pytest.approx(1)
