@@ -7,7 +7,7 @@ schedule, optimizer and choice of the epoch; its weights are read back and score
 training alone. English rows start from all-MiniLM-L6-v2, Chinese ones from a BERT of one's own (`--chinese`, see
 CHINESE). A row, seed and contender that was measured once is kept under `runs/tasks` and not measured again. With
 `--jobs` several rows are measured at once, each on cores of its own. `--only` replaces the rows that it names in the
-record, `--steps-only` the times of a step.
+record, `--figures-only` all but the times of a step, which want a quiet machine, and `--steps-only` nothing else.
 """
 
 from __future__ import annotations
@@ -251,7 +251,9 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names begin so, such as wnut17")
     parser.add_argument("--chinese", default=str(ROOT / "runs" / "zh-mini"), help=f"made by: {CHINESE}")
-    parser.add_argument("--steps-only", action="store_true", help="keep the figures that are recorded")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--steps-only", action="store_true", help="keep the figures that are recorded")
+    parts.add_argument("--figures-only", action="store_true", help="keep the times that are recorded")
     parser.add_argument("--anew", action="store_true", help="forget what was measured before")
     parser.add_argument(
         "--jobs", type=int, default=1, help="rows at a time, each on its share of the cores (default: 1)"
@@ -274,9 +276,10 @@ def main() -> None:
     if not options.steps_only:
         measure = functools.partial(measured_row, chinese=options.chinese)
         for row, runs in zip(rows, on_shares(measure, rows, options.jobs), strict=True):
-            table[row.name] = summed_up(row, runs)
+            table[row.name] = {**summed_up(row, runs), "step": table.get(row.name, {}).get("step")}
     for row in rows:
-        table[row.name]["step"] = timed(row, options.chinese)
+        if not (options.figures_only and table[row.name]["step"]):
+            table[row.name]["step"] = timed(row, options.chinese)
     record = {
         "rows": [table[row.name] for row in ROWS if row.name in table],
         "chinese_weights": CHINESE,
