@@ -48,7 +48,7 @@ def make_position_initializer(name: str, initializer_range: float) -> keras.init
 
 
 def bert_initializer(initializer_range: float) -> keras.initializers.Initializer:
-    """Truncated normal with the given standard deviation (Devlin et al. 2019, appendix A.2).
+    """A normal distribution of this deviation, cut off at two of them, as in BERT's code; 0.88 of it is then left.
 
     One for each weight: an initializer of Keras draws the same numbers every time it is called.
     """
