@@ -241,7 +241,9 @@ def main() -> None:
     first = by_name["base"][0]
     record = {
         "rows": [summed_up(name, by_name[name], by_name["base"]) for name in names],
-        "baselines": first["baselines"],
+        "baselines": {
+            name: statistics.fmean(run["baselines"][name] for run in by_name["base"]) for name in first["baselines"]
+        },
         "probe_baseline": tfidf_baseline(),
         "common": {name: value for name, value in COMMON.items() if name != "sentences"},
         "articles": articles,
