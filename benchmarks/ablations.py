@@ -43,7 +43,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "all_masks": ("100/0/0: every chosen piece becomes [MASK]", {"mask_share": 1.0, "random_share": 0.0}),
     "whole_words": ("whole words masked", {"whole_words": True}),
     "static": ("the same masks each time", {"dynamic_masks": False}),
-    "sop": ("sentence order in place of NSP", {"pairs": "sop"}),
+    # Of these rows, which hold whole sentences only, a pass makes a seventh.
+    "sop": ("sentence order in place of NSP", {"pairs": "sop", "passes": 7}),
     "no_pairs": ("no pairs: one segment", {"pairs": "none"}),
     "free_output": ("a free output table", {"tie_embeddings": False}),
     "pre_norm": ("pre-norm", {"norm_first": True}),
@@ -179,6 +180,7 @@ def summed_up(name: str, runs: list[dict[str, Any]], base: list[dict[str, Any]])
     record["probe_accuracy"] = spread([run["probe_accuracy"] for run in runs])
     if runs[0]["pair_accuracy"] is not None:
         record["pair_accuracy"] = spread([run["pair_accuracy"] for run in runs])
+    record["rows"] = round(statistics.fmean(run["rows"] for run in runs))
     steps = [step for step, _ in runs[0]["curve"]]
     record["curve"] = {"steps": steps, "losses": [[round(loss, 4) for _, loss in run["curve"]] for run in runs]}
     return record

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from itertools import chain
 
-# Characters that BERT sets apart (google-research/bert, tokenization.py), without those beyond the basic plane's end
+# Chinese characters: those that BERT sets apart (google-research/bert, tokenization.py), and what Unicode put between
 CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 
 
