@@ -2,11 +2,11 @@
 
 Each rung is one change on top of those before it: score the masked positions only (and compute the last block there),
 pack the rows, trace the step into a graph, let XLA compile it, multiply in bfloat16. Beside the ladder stand Keras's
-own training step, and the graph in bfloat16 and in four micro-batches. Every contender trains a BERT of 4 layers,
-width 256, vocabulary 30,522 on the same text, masked LM alone, without dropout. They take turns; memory and the first
-call are measured before that, in a process for each. Speed is in useful tokens: padding does not count. A large float32
-matrix product, timed in the same rounds, is the limit; the share of it is the time that the arithmetic which the useful
-tokens need would take at that rate, over the time that the step took.
+own training step, the graph in bfloat16, and the package's step with the whole batch and in four micro-batches. Every
+contender trains a BERT of 4 layers, width 256, vocabulary 30,522 on the same text, masked LM alone, without dropout.
+They take turns; memory and the first call are measured before that, in a process for each. Speed is in useful tokens:
+padding does not count. A large float32 matrix product, timed in the same rounds, is the limit; the share of it is the
+time that the arithmetic which the useful tokens need would take at that rate, over the time that the step took.
 """
 
 from __future__ import annotations
@@ -49,13 +49,17 @@ Arrays = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a contender takes a step; `compiled` is None for eager, else what `tf.function` is told as `jit_compile`."""
+    """How a contender takes a step.
+
+    `compiled` is None for eager, else what `tf.function` is told as `jit_compile`. With `parts` it is the package's
+    step, in so many micro-batches; with `keras_step` it is Keras's, which decides about compiling by itself.
+    """
 
     packed: bool = True
     every_position: bool = False
     compiled: bool | None = True
     dtype: str = "float32"
-    parts: int = 1
+    parts: int | None = None
     keras_step: bool = False
 
 
@@ -70,6 +74,7 @@ LADDER = {
 BESIDE = {
     "Keras fit": Setting(packed=False, keras_step=True),
     "bfloat16 without XLA": Setting(compiled=False, dtype="mixed_bfloat16"),
+    "whole batch": Setting(compiled=False, parts=1),
     "four micro-batches": Setting(compiled=False, parts=PARTS),
 }
 CONTENDERS = {**LADDER, **BESIDE}
@@ -97,10 +102,12 @@ def write_batches(path: Path) -> dict[bool, float]:
     starts = np.cumsum([0, *map(len, pieces[:-1])])
     block = DocumentBlock(np.concatenate(pieces), np.zeros(0, bool), starts, starts)
     masking = Masking(PIECES, tokenizer.mask_id, tuple(tokenizer.special_ids), PREDICTIONS)
-    arrays, useful = {}, {}
+    arrays: Arrays = {}
+    useful = {}
     for packed in (False, True):
         kind = "packed" if packed else "none"
-        options = RowOptions(LENGTH, kind, 0.1, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+        special = {"cls_id": tokenizer.cls_id, "sep_id": tokenizer.sep_id, "pad_id": tokenizer.pad_id}
+        options = RowOptions(LENGTH, pairs=kind, **special)
         rows = make_rows(block, options, 0, 0)["token_ids"].numpy()
         useful[packed] = float((rows != tokenizer.pad_id).mean())
         rows = rows[:: len(rows) // (BATCHES * BATCH)][: BATCHES * BATCH]  # from all parts of the text
@@ -177,7 +184,7 @@ def make_step(setting: Setting) -> Callable[[Any, Any], Any]:
     if setting.keras_step:
         model.compile(optimizer=optimizer)
         return lambda inputs, labels: model.train_on_batch(inputs, labels, return_dict=True)["mlm_loss"]
-    if setting.parts > 1:
+    if setting.parts:
         step = make_train_step(model, optimizer, accumulation=setting.parts, jit_compile=bool(setting.compiled))
 
         def mean_loss(inputs: Any, labels: Any) -> Any:
@@ -216,7 +223,7 @@ def contender(name: str, path: str | Path) -> Callable[[int], float]:
     given = EVERYWHERE if setting.every_position else LABELS
     batches = []
     for batch in read_batches(path, setting.packed):
-        labels = {name: batch[source] for name, source in zip(LABELS, given, strict=True)}
+        labels = {label: batch[source] for label, source in zip(LABELS, given, strict=True)}
         inputs = {key: value for key, value in batch.items() if not key.startswith("mlm_")}
         batches.append(tf.nest.map_structure(tf.constant, (inputs, labels)))
     step = make_step(setting)
@@ -348,8 +355,8 @@ def report(record: dict[str, Any]) -> None:
             f"{row['step_memory_mb']:,} | {row['first_call_seconds']:.1f} |"
         )
 
-    head = ("rung", "useful tokens/s", "of the first (quartiles)", "of the rung above", "share of the limit")
-    head = (*head, "step's memory, MB", "first call, s")
+    head = ["rung", "useful tokens/s", "of the first (quartiles)", "of the rung above", "share of the limit"]
+    head += ["step's memory, MB", "first call, s"]
     padded, packed = (record["useful_share"][kind] for kind in ("padded", "packed"))
     gflops, shorter = record["matmul_gflops_per_second"], record["bfloat16_product_ratio"]["median"]
     ladder = "\n".join(line(row) for row in record["rungs"] if row["on_the_ladder"])
@@ -369,10 +376,10 @@ documentation, up to {PREDICTIONS} masked in each; masked LM alone, no dropout; 
 {beside}
 
 Useful tokens are those that are not padding: {padded:.1%} of the padded rows, {packed:.1%} of the packed ones.
-Keras fit is Keras's own training step on the padded rows; the other two beside the ladder are single changes to the
-rung graph. Memory is the peak of a process beyond what it held before its first step, compilation
-included. The limit is a {SIDE:,} x {SIDE:,} float32 product, {gflops} GFLOP/s in the same rounds; in
-bfloat16 the same product was {shorter:.2f} times as fast.
+Keras fit is Keras's own training step on the padded rows; bfloat16 without XLA is the rung graph in bfloat16; the last
+two are the package's step on the packed rows, as a graph, in one part and in {PARTS}. Memory is the peak of a process
+beyond what it held before its first step, compilation included. The limit is a {SIDE:,} x {SIDE:,} float32 product,
+{gflops} GFLOP/s in the same rounds; in bfloat16 the same product was {shorter:.2f} times as fast.
 
 Medians over {record["rounds"]} rounds in which the contenders take turns; memory and first call in a process for each.
 {record["machine"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
