@@ -32,7 +32,7 @@ class BertBackbone(PresetModel):
             padding), so that no sequence sees another, and `position_ids` that start anew in each. Any other rule
             of who sees whom is an `attention_mask` instead, `(batch, length, length)` boolean, queries by keys.
         output_positions: `(batch, n)` integers: the positions whose vectors are wanted, all if `None`. The last
-            block then leaves the others out: with one in six masked, it does about three eighths of its work, and the vectors
+            block then leaves the others out: with one in six masked, it does three eighths of its work, and the vectors
             asked for are the same.
         training: Whether dropout is on.
 
