@@ -1,4 +1,4 @@
-"""What each choice of BERT's pretraining is worth: one changed at a time, three seeds, on articles of WikiText-2.
+"""What each choice of BERT's pretraining is worth: one changed at a time, several seeds, on articles of WikiText-2.
 
 BERTKERAS_DATA_HOME=... python -m benchmarks.ablations --jobs 2
 
@@ -68,6 +68,11 @@ class Shared:
     corpus: str
     tokenizer: str
     steps: int
+    every: int
+
+    @property
+    def cache(self) -> Path:
+        return CACHE / f"{self.steps}-steps-{self.every}th-article"
 
 
 def shared_text(folder: Path, every: int, steps: int) -> Shared:
@@ -81,7 +86,7 @@ def shared_text(folder: Path, every: int, steps: int) -> Shared:
     write_text(path, "\n\n".join(articles) + "\n")
     tokenizer = WordPieceTokenizer.train(Corpus(path), COMMON["vocabulary_size"])
     tokenizer.save(folder / "tokenizer")
-    return Shared(str(path), str(folder / "tokenizer"), steps)
+    return Shared(str(path), str(folder / "tokenizer"), steps, every)
 
 
 def run(name: str, seed: int, shared: Shared) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def cross_validated(vectors: Any, labels: list[str]) -> float:
 def cached(job: tuple[str, int], shared: Shared) -> dict[str, Any]:
     """From the cache, or measured now."""
     name, seed = job
-    path = CACHE / f"{name}-{seed}.json"
+    path = shared.cache / f"{name}-{seed}.json"
     if not path.is_file():
         record = run(name, seed, shared)
         write_text(path, json.dumps(record) + "\n")
@@ -188,7 +193,11 @@ def summed_up(name: str, runs: list[dict[str, Any]], base: list[dict[str, Any]])
 
 def report(record: dict[str, Any]) -> str:
     def cells(row: dict[str, Any]) -> str:
-        texts = [plus_minus(row["mixed"], ".3f"), plus_minus(row["difference"], "+.3f") if row["options"] else ""]
+        texts = [
+            f"{row['rows']:,}",
+            plus_minus(row["mixed"], ".3f"),
+            plus_minus(row["difference"], "+.3f") if row["options"] else "",
+        ]
         texts += [plus_minus(row[question], ".3f") for question in list(QUESTIONS)[1:]]
         texts += [plus_minus(row.get(name), ".1%") for name in ("pair_accuracy", "probe_accuracy")]
         return f"| {row['change']} | {' | '.join(texts)} |"
@@ -199,14 +208,14 @@ def report(record: dict[str, Any]) -> str:
 
 {record["articles"]:,} articles of WikiText-2 ({record["tokens"]:,} pieces, {record["corpus_rows"]:,} rows), two layers
 of width 128, {record["steps"]:,} steps of 32 rows of 64 pieces: {record["epochs"]:.1f} times through the rows.
-Means of three seeds and their standard deviation; "against the first" is paired by seed. Losses are in nats per piece,
+Means of {len(record["rows"][0]["mixed"]["seeds"])} seeds and their standard deviation; "against the first" is paired by seed. Losses are in nats per piece,
 on the same held-out articles with the same masks for all, 15 % of the pieces: as in pretraining (80/10/10), all hidden,
 whole words hidden, all left as they are, all replaced by others. Counting reaches, on the first: {baselines}. Pairs:
 held-out accuracy at a model's own task (half is chance). Reviews: logistic regression on frozen mean vectors of the
 course's English reviews, in five parts; on TF-IDF it reaches {record["probe_baseline"]:.1%}.
 
-| change | 80/10/10 | against the first | hidden | hidden words | kept | wrong | pairs | reviews |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|
+| change | rows | 80/10/10 | against the first | hidden | hidden words | kept | wrong | pairs | reviews |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {table}
 
 {record["device"]}, {record["date"]}; {", ".join(f"{name} {version}" for name, version in record["versions"].items())};
@@ -223,12 +232,14 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=list(CHANGES), help="measure these, and write no record")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--every", type=int, default=4, help="one article of so many (default: 4)")
     parser.add_argument("--anew", action="store_true", help="forget what was measured before")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     options = parser.parse_args()
     require("sklearn")
+    if options.seeds < 2:
+        parser.error("a spread needs two seeds or more")
     if options.anew:
         shutil.rmtree(CACHE, ignore_errors=True)
     names = options.only or list(CHANGES)
