@@ -207,12 +207,12 @@ def report(record: dict[str, Any]) -> str:
     return f"""## What each choice is worth
 
 {record["articles"]:,} articles of WikiText-2 ({record["tokens"]:,} pieces, {record["corpus_rows"]:,} rows), two layers
-of width 128, {record["steps"]:,} steps of 32 rows of 64 pieces: {record["epochs"]:.1f} times through the rows.
-Means of {len(record["rows"][0]["mixed"]["seeds"])} seeds and their standard deviation; "against the first" is paired
-by seed. Losses are in nats per piece, on the same held-out articles with the same masks for all, 15 % of the pieces: as in pretraining (80/10/10), all hidden,
-whole words hidden, all left as they are, all replaced by others. Counting reaches, on the first: {baselines}. Pairs:
-held-out accuracy at a model's own task (half is chance). Reviews: logistic regression on frozen mean vectors of the
-course's English reviews, in five parts; on TF-IDF it reaches {record["probe_baseline"]:.1%}.
+of width 128, {record["steps"]:,} steps of 32 rows of 64 pieces: {record["epochs"]:.1f} times through the rows. Means of
+{len(record["rows"][0]["mixed"]["seeds"])} seeds and their standard deviation; "against the first" is paired by seed.
+Losses are in nats per piece, on the same held-out articles with the same masks for all, 15 % of the pieces: as in
+pretraining (80/10/10), all hidden, whole words hidden, all left as they are, all replaced by others. Counting reaches,
+on the first: {baselines}. Pairs: held-out accuracy at a model's own task (half is chance). Reviews: logistic regression
+on frozen mean vectors of the course's English reviews, in five parts; on TF-IDF it reaches {record["probe_baseline"]:.1%}.
 
 | change | rows | 80/10/10 | against the first | hidden | hidden words | kept | wrong | pairs | reviews |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
