@@ -212,7 +212,7 @@ of width 128, {record["steps"]:,} steps of 32 rows of 64 pieces: {record["epochs
 Losses are in nats per piece, on the same held-out articles with the same masks for all, 15 % of the pieces: as in
 pretraining (80/10/10), all hidden, whole words hidden, all left as they are, all replaced by others. Counting reaches,
 on the first: {baselines}. Pairs: held-out accuracy at a model's own task (half is chance). Reviews: logistic regression
-on frozen mean vectors of the course's English reviews, in five parts; on TF-IDF it reaches {record["probe_baseline"]:.1%}.
+on frozen mean vectors of the course's English reviews, five parts; on TF-IDF {record["probe_baseline"]:.1%}.
 
 | change | rows | 80/10/10 | against the first | hidden | hidden words | kept | wrong | pairs | reviews |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
