@@ -12,10 +12,14 @@ STALE_ROLES = (' role="doc-biblioentry"', ' role="doc-backlink"', ' role="list"'
 
 
 def tidy(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out the scripts of Thebe, which no page uses and which the theme adds twice, and roles that are wrong."""
+    """Leave out the scripts of Thebe, which no page uses and which the theme adds twice, and roles that are wrong.
+
+    A table that scrolls on a narrow screen can be reached with the keyboard.
+    """
     context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(vars(script)).lower()]
     for role in STALE_ROLES:
         context["body"] = context.get("body", "").replace(role, "")
+    context["body"] = context.get("body", "").replace('<table class="table">', '<table class="table" tabindex="0">')
 
 
 def close_code(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
