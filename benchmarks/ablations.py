@@ -103,7 +103,7 @@ def run(name: str, seed: int, shared: Shared) -> dict[str, Any]:
     from bertkeras.training.pretrain_config import PretrainConfig
 
     options = {**COMMON, "corpus": shared.corpus, "tokenizer": shared.tokenizer, "steps": shared.steps, "seed": seed}
-    config = PretrainConfig(**options, **CHANGES[name][1])
+    config = PretrainConfig(**{**options, **CHANGES[name][1]})
     tokenizer = WordPieceTokenizer.load(shared.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         summary = pretrain(config, Path(folder) / "run")
