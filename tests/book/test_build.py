@@ -1,6 +1,7 @@
 """The gate after the build notices what it is there to notice."""
 
 import importlib.util
+from html import escape
 
 import pytest
 
@@ -23,7 +24,7 @@ def site(tmp_path, build):
     (tmp_path / "_static" / "mathjax").mkdir(parents=True)
     (tmp_path / "_static" / "mathjax" / "tex-chtml.js").write_text("")
     for page in pages():
-        lines = "".join(f"<pre>{line}</pre>" for line in build.known_lines(page))
+        lines = "".join(f"<pre>{escape(line)}</pre>" for line in build.known_lines(page))
         (tmp_path / f"{page}.html").write_text(f"<html><body>{lines}</body></html>", encoding="utf-8")
     return tmp_path
 
