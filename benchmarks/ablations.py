@@ -2,8 +2,8 @@
 
 BERTKERAS_DATA_HOME=... python -m benchmarks.ablations --jobs 2
 
-Every run reads the same articles with the same tokenizer, and is asked the same questions about the same held-out
-articles, whatever it was trained to do. A run that was measured once is kept under `runs/ablations`.
+Every run of a seed has the same articles with the same tokenizer, and is asked the same questions about the same
+held-out ones, whatever it was trained to do. A run that was measured once is kept under `runs/ablations`.
 """
 
 from __future__ import annotations
