@@ -24,7 +24,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks.common import ROOT, machine, on_shares, require, today, versions, write_section, write_text
+from benchmarks.common import (
+    ROOT,
+    kept,
+    loss_curve,
+    machine,
+    on_shares,
+    require,
+    spread,
+    today,
+    versions,
+    write_section,
+    write_text,
+)
 
 CACHE = ROOT / "runs" / "ablations"
 COMMON: dict[str, Any] = {
@@ -98,7 +110,6 @@ def run(name: str, seed: int, shared: Shared) -> dict[str, Any]:
     from bertkeras.text.corpus import Corpus
     from bertkeras.text.wordpiece import WordPieceTokenizer
     from bertkeras.training.evaluate import evaluate
-    from bertkeras.training.metrics import read_metrics
     from bertkeras.training.pretrain import pretrain
     from bertkeras.training.pretrain_config import PretrainConfig
 
@@ -119,7 +130,7 @@ def run(name: str, seed: int, shared: Shared) -> dict[str, Any]:
             masking = PretrainConfig(**options, **masks).masking(tokenizer, asked.max_sequence_length)
             answers[question] = evaluate(model, prepared.held_out, masking, prepared.ngrams)
         accuracy = probe(Path(folder) / "run")
-        curve = [(row["step"], row["mlm_loss"]) for row in read_metrics(Path(folder) / "run" / "metrics.jsonl")]
+        curve = loss_curve(Path(folder) / "run")
     keras.backend.clear_session()
     return {
         "answers": {name: figures["mlm_loss"] for name, figures in answers.items()},
@@ -163,16 +174,13 @@ def cross_validated(vectors: Any, labels: list[str]) -> float:
 def cached(job: tuple[str, int], shared: Shared) -> dict[str, Any]:
     """From the cache, or measured now."""
     name, seed = job
-    path = shared.cache / f"{name}-{seed}.json"
-    if not path.is_file():
+
+    def measure() -> dict[str, Any]:
         record = run(name, seed, shared)
-        write_text(path, json.dumps(record) + "\n")
         print(f"{name}, seed {seed}: {record['answers']['mixed']:.3f}", flush=True)
-    return json.loads(path.read_text())
+        return record
 
-
-def spread(values: list[float]) -> dict[str, Any]:
-    return {"mean": statistics.fmean(values), "spread": statistics.stdev(values), "seeds": values}
+    return kept(shared.cache / f"{name}-{seed}.json", measure)
 
 
 def summed_up(name: str, runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:

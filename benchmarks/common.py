@@ -107,6 +107,26 @@ def middle(values: Sequence[float]) -> dict[str, float]:
     return {"median": median, "low": low, "high": high}
 
 
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "spread": deviation, "seeds": list(values)}
+
+
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The record in a file; measured and written there first where it is not."""
+    if not path.is_file():
+        write_text(path, json.dumps(measure(), indent=2) + "\n")
+    return json.loads(path.read_text())
+
+
+def loss_curve(run: Path) -> list[list[float]]:
+    """Step and masked loss of each line of a pretraining run's log."""
+    from bertkeras.training.metrics import read_metrics
+
+    return [[row["step"], round(row["mlm_loss"], 4)] for row in read_metrics(run / "metrics.jsonl")]
+
+
 def machine() -> str:
     """The processor, as far as the system says, and its cores and memory."""
     model = platform.processor() or platform.machine()

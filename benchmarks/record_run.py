@@ -13,9 +13,8 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.common import ROOT, machine, today, versions, write_section, write_text
+from benchmarks.common import ROOT, loss_curve, machine, today, versions, write_section, write_text
 from bertkeras import BertMaskedLM
-from bertkeras.training.metrics import read_metrics
 from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import ROWS
 
@@ -36,10 +35,9 @@ def main() -> None:
         sentence: [[filling.token, round(filling.probability, 3)] for filling in blanks[0]]
         for sentence, blanks in zip(sentences, fillings, strict=True)
     }
-    curve = [[row["step"], round(row["mlm_loss"], 4)] for row in read_metrics(folder / "metrics.jsonl")]
     used = versions("keras", "tensorflow")
     where = {"device": machine(), "versions": used, "date": today(), "command": options.command}
-    record = {**summary, "seeds": [config.seed], "filled": filled, "curve": curve, **where}
+    record = {**summary, "seeds": [config.seed], "filled": filled, "curve": loss_curve(folder), **where}
     write_text(ROOT / "book" / "results" / f"{name}.json", json.dumps(record, indent=2) + "\n")
     rows = "".join(
         f"| {title} | {summary[f'{kind}_loss']:.3f} | "

@@ -33,10 +33,12 @@ import numpy as np
 from benchmarks.common import (
     ROOT,
     Worker,
+    kept,
     machine,
     middle,
     on_shares,
     require,
+    spread,
     today,
     versions,
     write_section,
@@ -192,12 +194,13 @@ def contenders(row: Row) -> dict[str, Any]:
 
 def measured(row: Row, who: str, seed: int, chinese: str) -> dict[str, Any]:
     """From the cache, or measured now."""
-    path = CACHE / row.name.replace("/", "-") / f"{who.replace(', ', '-')}-{seed}.json"
-    if not path.is_file():
+
+    def measure() -> dict[str, Any]:
         record = contenders(row)[who](row, seed, chinese)
-        write_text(path, json.dumps(record, indent=2) + "\n")
         print(f"{row.name}, {who}, seed {seed}: {MAIN[row.task]} {record[MAIN[row.task]]:.3f}", flush=True)
-    return json.loads(path.read_text())
+        return record
+
+    return kept(CACHE / row.name.replace("/", "-") / f"{who.replace(', ', '-')}-{seed}.json", measure)
 
 
 def measured_row(row: Row, chinese: str) -> dict[str, list[dict[str, Any]]]:
@@ -232,12 +235,7 @@ def summed_up(row: Row, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]
         "baseline": first.get(f"baseline_{main}"),
     }
     for who, figures in runs.items():
-        values = [figure[main] for figure in figures]
-        record[who] = {
-            "mean": statistics.fmean(values),
-            "spread": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "seeds": values,
-        }
+        record[who] = spread([figure[main] for figure in figures])
     if row.published:
         metric, value, source = row.published
         record["published"] = {"metric": metric, "value": value, "source": source}

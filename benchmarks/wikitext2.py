@@ -18,8 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
-from benchmarks.common import ROOT, machine, today, versions, write_section, write_text
-from bertkeras.training.metrics import read_metrics
+from benchmarks.common import ROOT, loss_curve, machine, today, versions, write_section, write_text
 from bertkeras.training.pretrain import pretrain
 from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import Display
@@ -61,12 +60,8 @@ def main() -> None:
             )
             summary = pretrain(config, Path(name) / str(steps), display=Display(Console()))
             prepared = prepared or str(Path(name) / str(steps) / "prepared")
-            curve = [
-                [row["step"], round(row["mlm_loss"], 4)]
-                for row in read_metrics(Path(name) / str(steps) / "metrics.jsonl")
-            ]
             options = {"learning_rate": config.learning_rate, "dropout": config.dropout}
-            runs.append({"steps": steps, **options, **summary, "curve": curve})
+            runs.append({"steps": steps, **options, **summary, "curve": loss_curve(Path(name) / str(steps))})
     record = {
         "runs": runs,
         "d2l": D2L,

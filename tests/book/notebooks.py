@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import yaml
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
@@ -52,3 +53,16 @@ def chapter_classes(name: str) -> dict[str, Any]:
     for cell in tagged(name, "chapter-class"):
         exec(compile(cell.source, f"{name}:{cell.id}", "exec"), namespace)
     return namespace
+
+
+def attention_masks(batch: int, length: int) -> dict[str, Any]:
+    """The kinds of masks that an attention must understand; in some a position, or a row, sees nothing."""
+    pairs = np.random.default_rng(7).random((batch, length, length)) < 0.6
+    pairs[0, 2] = False
+    place = np.arange(length)[None]
+    return {
+        "none": None,
+        "padding": place < np.array([[length], [length - 4], [1]]),
+        "all padding": place < np.array([[length], [0], [1]]),
+        "pairs": pairs,
+    }

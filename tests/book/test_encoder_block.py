@@ -9,7 +9,7 @@ pytest.importorskip("yaml")
 
 import bertkeras.layers
 from bertkeras.layers.layer_norm import LayerNormalization
-from tests.book.notebooks import chapter_classes
+from tests.book.notebooks import attention_masks, chapter_classes
 
 CHAPTER = "encoder_block"
 BATCH, LENGTH, WIDTH, INNER = 3, 11, 14, 37
@@ -62,16 +62,9 @@ def rows(scale=1.0):
 
 
 def mask_of(case):
-    random = np.random.default_rng(7)
-    pairs = random.random((BATCH, LENGTH, LENGTH)) < 0.6
-    pairs[0, 2] = False  # a position that sees nothing
-    return {
-        "none": None,
-        "padding": np.arange(LENGTH)[None] < np.array([[LENGTH], [LENGTH - 4], [1]]),
-        "all padding": np.arange(LENGTH)[None] < np.array([[LENGTH], [0], [1]]),
-        "pairs": pairs,
-        "heads": random.random((BATCH, 7, LENGTH, LENGTH)) < 0.6,
-    }[case]
+    if case == "heads":
+        return np.random.default_rng(7).random((BATCH, 7, LENGTH, LENGTH)) < 0.6
+    return attention_masks(BATCH, LENGTH)[case]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])

@@ -8,7 +8,7 @@ pytest.importorskip("nbformat")
 pytest.importorskip("yaml")
 
 import bertkeras.layers
-from tests.book.notebooks import chapter_classes
+from tests.book.notebooks import attention_masks, chapter_classes
 
 
 def gradients(layer, inputs, mask, direction):
@@ -22,18 +22,6 @@ def gradients(layer, inputs, mask, direction):
     return tape.gradient(score, [inputs, *variables])
 
 
-def masks(batch, length):
-    random = np.random.default_rng(7)
-    pairs = random.random((batch, length, length)) < 0.6
-    pairs[0, 2] = False  # a position that sees nothing
-    return {
-        "none": None,
-        "padding": np.arange(length)[None] < np.array([[length], [length - 4], [1]]),
-        "all padding": np.arange(length)[None] < np.array([[length], [0], [1]]),
-        "pairs": pairs,
-    }
-
-
 @pytest.mark.parametrize("num_heads", [1, 2, 7])
 @pytest.mark.parametrize("mask", ["none", "padding", "all padding", "pairs"])
 def test_self_attention(num_heads, mask):
@@ -44,7 +32,7 @@ def test_self_attention(num_heads, mask):
     random = np.random.default_rng(3)
     inputs = tf.constant(random.normal(size=(3, 11, 14)), tf.float32)
     direction = random.normal(size=(3, 11, 14)).astype("float32")
-    mask = masks(3, 11)[mask]
+    mask = attention_masks(3, 11)[mask]
 
     theirs = bertkeras.layers.MultiHeadSelfAttention(num_heads=num_heads)
     ours = chapter_classes("self_attention")["MultiHeadSelfAttention"](num_heads=num_heads)
