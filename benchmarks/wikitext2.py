@@ -60,8 +60,8 @@ def main() -> None:
             )
             summary = pretrain(config, Path(name) / str(steps), display=Display(Console()))
             prepared = prepared or str(Path(name) / str(steps) / "prepared")
-            options = {"learning_rate": config.learning_rate, "dropout": config.dropout}
-            runs.append({"steps": steps, **options, **summary, "curve": loss_curve(Path(name) / str(steps))})
+            recipe = {"learning_rate": config.learning_rate, "dropout": config.dropout}
+            runs.append({"steps": steps, **recipe, **summary, "curve": loss_curve(Path(name) / str(steps))})
     record = {
         "runs": runs,
         "d2l": D2L,

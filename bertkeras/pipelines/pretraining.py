@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bertkeras.errors import BertKerasError
 from bertkeras.pipelines.masking import Masking
 from bertkeras.pipelines.packing import packed_features
 from bertkeras.pipelines.records import Records
@@ -16,6 +17,7 @@ def pretraining_dataset(
     *,
     seed: int | None = 0,
     start_step: int = 0,
+    part: tuple[int, int] = (0, 1),
     repeat: bool = True,
     drop_remainder: bool = True,
 ) -> Any:
@@ -26,24 +28,37 @@ def pretraining_dataset(
     Args:
         records: Where the rows lie.
         masking: How to mask them.
-        batch_size: Rows in a batch.
+        batch_size: Rows in a batch, over all hosts.
         seed: Of the order of rows; `None` keeps the order of the files.
         start_step: Batches to pass over, at no cost but the reading of one window.
+        part: `(k, n)`: this is host `k` of `n`, and gets its `batch_size / n` rows of each batch. Each host reads its
+            own files, and together they have the batches, and the masks, that one host would have.
         repeat: Whether the stream is endless.
         drop_remainder: Whether a last, smaller batch is left out, so that shapes are static.
 
     Returns:
         A `tf.data.Dataset` of `(inputs, labels)`: see `batch_features`.
+
+    Raises:
+        BertKerasError: The hosts do not divide the batch.
     """
     import tensorflow as tf
+
+    if batch_size % part[1]:
+        raise BertKerasError(f"{part[1]} hosts do not divide batch_size={batch_size}")
+    start_row = start_step * batch_size
 
     def to_batch(row_numbers: Any, serialised: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return batch_features(records, masking, row_numbers, records.parse(serialised))
 
-    rows = records.stream(seed, start_row=start_step * batch_size, repeat=repeat)
+    def number(nth: Any, serialised: Any) -> tuple[Any, Any]:
+        return start_row + part[0] + nth * part[1], serialised
+
     return (
-        rows.enumerate(start=start_step * batch_size)
-        .batch(batch_size, drop_remainder=drop_remainder)
+        records.stream(seed, start_row, part=part, repeat=repeat)
+        .enumerate()
+        .map(number)
+        .batch(batch_size // part[1], drop_remainder=drop_remainder)
         .map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from bertkeras.files import write_text
 from bertkeras.pipelines.sentence_pairs import RowOptions
 
 INDEX_FILE, FORMAT_VERSION = "index.json", 1
+LANES = 64  # streams that an epoch is read in at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,17 +85,30 @@ class Records:
                 raise BertKerasError(f"{file} {found}; make the records again with bertkeras prepare")
         return records
 
-    def stream(self, seed: int | None = 0, start_row: int = 0, window_rows: int = 2**18, repeat: bool = True) -> Any:
-        """Serialised rows from `start_row` of the endless stream on.
+    def stream(
+        self,
+        seed: int | None = 0,
+        start_row: int = 0,
+        *,
+        part: tuple[int, int] = (0, 1),
+        window_rows: int = 2**18,
+        repeat: bool = True,
+    ) -> Any:
+        """Serialised rows from `start_row` of the endless stream on, or every `n`-th of them.
 
-        Every epoch the shards are put in a new order and grouped into windows of about `window_rows`; a window is read
-        whole and its rows permuted. All orders are functions of `seed` and the epoch, and the index gives every
-        window's size, so any row of any epoch is reached by reading one window.
+        Every epoch the shards are put in a new order, and the whole is cut into 64 *lanes* of equal length. A lane is
+        read window by window and the rows of a window are permuted; row `i` of the epoch is the next one of lane
+        `i mod 64`. All orders are functions of `seed` and the epoch, and the index gives every lane's beginning, so
+        any row of any epoch is reached by reading one window of each lane.
+
+        Host `k` of `n` takes rows `k, k + n, k + 2 n, ...`: for the 2, 4, 8, ... hosts that divide 64 they lie in
+        lanes, and so in files, that no other host reads. Together the hosts have the very stream that one host has.
 
         Args:
             seed: Of the orders; `None` keeps the order of the files.
-            start_row: Where to begin, counted over all epochs.
-            window_rows: Rows held in memory, at least a shard.
+            start_row: Where to begin, counted over all epochs and all parts.
+            part: `(k, n)`: only rows whose number, counted over all epochs, leaves `k` when divided by `n`.
+            window_rows: Rows held in memory by all lanes together.
             repeat: Whether the stream goes on after one epoch.
 
         Returns:
@@ -101,45 +116,92 @@ class Records:
         """
         import tensorflow as tf
 
-        def windows() -> Iterator[tuple[list[str], int, int]]:
-            for epoch, number, shards, first in self._windows(seed, window_rows, start_row, repeat):
-                files = [os.fspath(self.folder / shard.file) for shard in shards]
-                key = 0 if seed is None else int(np.random.default_rng([seed, epoch, number]).integers(2**31))
-                yield files, key, first
+        lanes = 1 if seed is None else LANES
+        window = max(window_rows // lanes, 1)
+        paths = tf.constant([os.fspath(self.folder / shard.file) for shard in self.shards])
 
-        def rows_of(files: Any, key: Any, first: Any) -> Any:
-            rows = tf.data.TFRecordDataset(files).batch(2**31 - 1).get_single_element()
-            if seed is not None:
-                rows = tf.random.experimental.stateless_shuffle(rows, seed=[key, 0])
-            return tf.data.Dataset.from_tensor_slices(rows[first:])
+        def epochs() -> Iterator[dict[str, np.ndarray]]:
+            epoch, first = divmod(start_row, self.rows) if repeat else (0, start_row)
+            while True:
+                # numbers of the rows count over all epochs, so that a part's rows stay evenly spaced
+                residue = (part[0] - epoch * self.rows) % part[1]
+                yield self._lanes(seed, epoch, first, (residue, part[1]), lanes, window)
+                if not repeat:
+                    return
+                epoch, first = epoch + 1, 0
 
-        signature = (tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32))
-        return tf.data.Dataset.from_generator(windows, output_signature=signature).flat_map(rows_of)
+        def rows_of_epoch(plan: dict[str, Any]) -> Any:
+            def rows_of_lane(number: Any) -> Any:
+                lane = plan["lanes"][number]
+                pieces = plan["pieces"][lane[0] : lane[1]]
+                rows = tf.data.Dataset.from_tensor_slices(pieces).flat_map(
+                    lambda piece: tf.data.TFRecordDataset(tf.gather(paths, piece[0])).skip(piece[1]).take(piece[2])
+                )
+                if seed is not None:
+                    rows = (
+                        rows.batch(window)
+                        .enumerate(lane[2])
+                        .flat_map(
+                            lambda nth, rows: tf.data.Dataset.from_tensor_slices(
+                                tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([lane[3], nth]))
+                            )
+                        )
+                    )
+                return rows.skip(lane[4]).shard(plan["stride"], 0)
 
-    def _windows(
-        self, seed: int | None, window_rows: int, start_row: int, repeat: bool
-    ) -> Iterator[tuple[int, int, list[Shard], int]]:
-        """Epoch, place in the epoch, shards and first row of each window from `start_row` on."""
-        epoch, skip = divmod(start_row, self.rows) if repeat else (0, start_row)
-        while True:
-            order = np.arange(len(self.shards))
-            if seed is not None:
-                order = np.random.default_rng([seed, epoch]).permutation(order)
-            window: list[Shard] = []
-            number = 0
-            for place, shard_number in enumerate(order):
-                window.append(self.shards[shard_number])
-                rows = sum(shard.rows for shard in window)
-                last = place == len(order) - 1
-                if not last and rows + self.shards[order[place + 1]].rows <= window_rows:
-                    continue
-                if skip < rows:
-                    yield epoch, number, window, skip
-                skip = max(0, skip - rows)
-                window, number = [], number + 1
-            if not repeat:
-                return
-            epoch += 1
+            count = tf.shape(plan["lanes"], out_type=tf.int64)[0]
+            return tf.data.Dataset.range(count).interleave(rows_of_lane, cycle_length=lanes, block_length=1)
+
+        signature = {
+            "lanes": tf.TensorSpec([None, 5], tf.int64),
+            "pieces": tf.TensorSpec([None, 3], tf.int64),
+            "stride": tf.TensorSpec([], tf.int64),
+        }
+        return tf.data.Dataset.from_generator(epochs, output_signature=signature).flat_map(rows_of_epoch)
+
+    def _lanes(
+        self, seed: int | None, epoch: int, first: int, part: tuple[int, int], lanes: int, window: int
+    ) -> dict[str, np.ndarray]:
+        """What an epoch reads from row `first` on, for the rows whose number in the epoch leaves `part[0]` by `part[1]`.
+
+        Returns:
+            `lanes`: for each lane with such rows, in the order of their turns, its slice of `pieces` (begin, end), the
+            number of the window it begins with, the key of its permutations, and the rows to pass over. `pieces`: file,
+            rows to pass over and rows to take. `stride`: every which row of the lanes is wanted.
+        """
+        order = np.arange(len(self.shards))
+        if seed is not None:
+            order = np.random.default_rng([seed, epoch]).permutation(order)
+        ends = np.cumsum([self.shards[shard].rows for shard in order])
+        each, longer = divmod(self.rows, lanes)  # the first `longer` lanes have a row more
+        stride = part[1] // math.gcd(lanes, part[1])
+        turns = []
+        for lane in range(lanes):
+            size = each + (lane < longer)
+            # row i of the lane is row lane + i * lanes of the epoch; the wanted ones come every `stride`
+            nth = -(-max(first - lane, 0) // lanes)
+            wanted = [i for i in range(nth, min(nth + stride, size)) if (lane + i * lanes - part[0]) % part[1] == 0]
+            if wanted:
+                turns.append((lane + wanted[0] * lanes, lane, wanted[0], size))
+        table, pieces = [], []
+        for _, lane, nth, size in sorted(turns):
+            begin = lane * each + min(lane, longer)
+            at, end = begin + nth // window * window, begin + size
+            begin_piece = len(pieces)
+            for place in range(int(np.searchsorted(ends, at, side="right")), len(order)):
+                if at >= end:
+                    break
+                before = int(ends[place]) - self.shards[order[place]].rows
+                take = min(int(ends[place]), end) - at
+                pieces.append((order[place], at - before, take))
+                at += take
+            key = 0 if seed is None else int(np.random.default_rng([seed, epoch, lane]).integers(2**31))
+            table.append((begin_piece, len(pieces), nth // window, key, nth % window))
+        return {
+            "lanes": np.asarray(table, "int64").reshape(-1, 5),
+            "pieces": np.asarray(pieces, "int64").reshape(-1, 3),
+            "stride": np.int64(stride),
+        }
 
     def parse(self, serialised: Any) -> dict[str, Any]:
         """`(batch,)` strings to padded batches: the dictionary that `make_rows` gave."""

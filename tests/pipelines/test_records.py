@@ -128,3 +128,21 @@ def test_a_disk_that_refuses_is_told_in_one_line(tmp_path, rows):
     with pytest.raises(BertKerasError, match=r"cannot write .*rows-00000"):
         writer.write(rows)
     assert not (tmp_path / "records" / "index.json").exists()
+
+
+@pytest.mark.parametrize(("hosts", "start"), [(2, 0), (3, 61), (64, 61), (128, 0)])
+def test_each_host_has_its_rows_of_the_one_stream(folder, hosts, start):
+    records = Records.open(folder)
+    whole = read(records, 3 * records.rows, window_rows=100)
+    for host in {0, 1, hosts - 1}:
+        wanted = [row for number, row in enumerate(whole) if number >= start and number % hosts == host]
+        part = read(records, len(wanted), part=(host, hosts), start_row=start, window_rows=100)
+        np.testing.assert_array_equal(part, wanted)
+
+
+def test_no_two_of_four_hosts_read_the_same_lane(folder):
+    records = Records.open(folder)
+    for epoch in range(3):
+        stretches = [records._lanes(0, epoch, 0, (host, 4), 64, 10)["pieces"] for host in range(4)]
+        rows = [(file, row) for pieces in stretches for file, skip, take in pieces for row in range(skip, skip + take)]
+        assert len(rows) == len(set(rows)) == records.rows
