@@ -22,8 +22,10 @@ import tensorflow as tf
 
 from benchmarks.common import ROOT, machine, today, versions, write_section, write_text
 from bertkeras import BertConfig, BertPretrainer, WordPieceTokenizer
+from bertkeras.pipelines.documents import make_encoder, tokenised
+from bertkeras.pipelines.layout import Layout
 from bertkeras.pipelines.masking import Masking, default_max_predictions
-from bertkeras.pipelines.prepare import _blocks, prepare
+from bertkeras.pipelines.prepare import blocks, prepare
 from bertkeras.pipelines.pretraining import pretraining_dataset
 from bertkeras.pipelines.sentence_pairs import DocumentBlock, RowOptions, make_rows
 from bertkeras.text.corpus import Corpus
@@ -52,8 +54,8 @@ def _documents(packages: list[str]) -> list[str]:
 
 
 def _one_block(corpus: Corpus | list[str], tokenizer: WordPieceTokenizer) -> DocumentBlock:
-    counted = {"documents": 0, "held_out_documents": 0, "sentences": 0, "tokens": 0}
-    return next(block for part, block in _blocks(corpus, tokenizer, 0, 1e-9, None, 2**22, counted) if part == "train")
+    documents = tokenised(corpus, make_encoder(tokenizer, None))
+    return next(block for part, _, block in blocks(documents, Layout(0, 1e-9, 2**22)) if part == "train")
 
 
 def measure(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bertkeras.files import atomic_path
+from bertkeras.checkpoints.tensor_files import write_safetensors
 
 
 class NgramCounts:
@@ -32,15 +32,25 @@ class NgramCounts:
 
     def add(self, tokens: np.ndarray, document_starts: np.ndarray) -> None:
         """Count a block of documents; no pair crosses from one document to the next."""
-        if self.unigrams.sum() >= self.token_limit:
+        if not self.goes_on_after(int(self.unigrams.sum())):
             return
-        self.unigrams += np.bincount(tokens, minlength=self.vocabulary_size)
+        counts = NgramCounts(self.vocabulary_size)
+        counts.unigrams = np.bincount(tokens, minlength=self.vocabulary_size)
         keys = tokens[:-1].astype("int64") * self.vocabulary_size + tokens[1:]
         crosses = np.zeros(len(tokens), bool)
         crosses[document_starts] = True
-        new_keys, new_counts = np.unique(keys[~crosses[1:]], return_counts=True)
-        self.keys, place = np.unique(np.concatenate([self.keys, new_keys]), return_inverse=True)
-        self.counts = np.bincount(place, np.concatenate([self.counts, new_counts])).astype("int64")
+        counts.keys, counts.counts = np.unique(keys[~crosses[1:]], return_counts=True)
+        self.merge(counts)
+
+    def goes_on_after(self, tokens: int) -> bool:
+        """Whether a block is counted that comes after so many tokens."""
+        return tokens < self.token_limit
+
+    def merge(self, other: NgramCounts) -> None:
+        """Add the counts of another text; the order in which texts are merged does not matter."""
+        self.unigrams += other.unigrams
+        self.keys, place = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
+        self.counts = np.bincount(place, np.concatenate([self.counts, other.counts])).astype("int64")
 
     def evaluate(self, targets: np.ndarray, previous: np.ndarray) -> dict[str, float]:
         """Mean cross-entropy, in nats, and accuracy on masked pieces.
@@ -82,10 +92,7 @@ class NgramCounts:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        from safetensors.numpy import save_file
-
-        with atomic_path(path) as temporary:
-            save_file({"unigrams": self.unigrams, "keys": self.keys, "counts": self.counts}, temporary)
+        write_safetensors(path, {"unigrams": self.unigrams, "keys": self.keys, "counts": self.counts}, {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NgramCounts:

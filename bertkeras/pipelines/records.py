@@ -15,18 +15,10 @@ import numpy as np
 from bertkeras.errors import BertKerasError
 from bertkeras.files import write_text
 from bertkeras.pipelines.sentence_pairs import RowOptions
+from bertkeras.pipelines.shards import Shard, count_tokens, has_word_boundaries, serialised_rows, write_shard
 
 INDEX_FILE, FORMAT_VERSION = "index.json", 1
 LANES = 64  # streams that an epoch is read in at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """One TFRecord file."""
-
-    file: str
-    rows: int
-    size: int  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +154,7 @@ class Records:
     def _lanes(
         self, seed: int | None, epoch: int, first: int, part: tuple[int, int], lanes: int, window: int
     ) -> dict[str, np.ndarray]:
-        """What an epoch reads from row `first` on, for the rows whose number in the epoch leaves `part[0]` by `part[1]`.
+        """What an epoch reads from row `first` on, for the rows `i` of it with `i mod part[1] == part[0]`.
 
         Returns:
             `lanes`: for each lane with such rows, in the order of their turns, its slice of `pieces` (begin, end), the
@@ -183,7 +175,8 @@ class Records:
             wanted = [i for i in range(nth, min(nth + stride, size)) if (lane + i * lanes - part[0]) % part[1] == 0]
             if wanted:
                 turns.append((lane + wanted[0] * lanes, lane, wanted[0], size))
-        table, pieces = [], []
+        table: list[tuple[int, ...]] = []
+        pieces: list[tuple[int, ...]] = []
         for _, lane, nth, size in sorted(turns):
             begin = lane * each + min(lane, longer)
             at, end = begin + nth // window * window, begin + size
@@ -200,7 +193,7 @@ class Records:
         return {
             "lanes": np.asarray(table, "int64").reshape(-1, 5),
             "pieces": np.asarray(pieces, "int64").reshape(-1, 3),
-            "stride": np.int64(stride),
+            "stride": np.asarray(stride, "int64"),
         }
 
     def parse(self, serialised: Any) -> dict[str, Any]:
@@ -261,57 +254,37 @@ class RecordWriter:
 
     def write(self, rows: dict[str, Any]) -> None:
         """Add the rows that `make_rows` gave."""
-        import tensorflow as tf
-
-        def integers(values: list[int]) -> Any:
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-        columns = {name: np.asarray(rows[name]) for name in ("token_ids", "second_start", "label", "continues_word")}
-        self.has_word_boundaries = columns["continues_word"].shape[1] > 0
-        is_token = columns["token_ids"] != self.options.pad_id
-        self.tokens += int(is_token.sum())
-        ends = self.options.max_sequence_length - np.argmax(is_token[:, ::-1], axis=1)
-        for row, end in enumerate(ends):
-            features = {
-                "token_ids": integers(columns["token_ids"][row, :end].tolist()),
-                "second_start": integers([int(columns["second_start"][row])]),
-                "label": integers([int(columns["label"][row])]),
-            }
-            if self.has_word_boundaries:
-                flags = columns["continues_word"][row].astype("uint8").tobytes()
-                features["continues_word"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[flags]))
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            self._pending.append(example.SerializeToString())
+        self.has_word_boundaries = has_word_boundaries(rows)
+        self.tokens += count_tokens(rows, self.options)
+        for row in serialised_rows(rows, self.options):
+            self._pending.append(row)
             if len(self._pending) == self.rows_per_shard:
                 self._write_shard()
 
     def _write_shard(self) -> None:
-        import tensorflow as tf
-
-        name = f"rows-{len(self.shards):05d}.tfrecord"
-        path = self.folder / name
-        try:
-            with tf.io.TFRecordWriter(os.fspath(path)) as writer:
-                for row in self._pending:
-                    writer.write(row)
-        except (OSError, tf.errors.OpError) as error:
-            raise BertKerasError(f"cannot write {path}: {error}") from error
-        self.shards.append(Shard(name, len(self._pending), path.stat().st_size))
+        self.shards.append(write_shard(self.folder, len(self.shards), self._pending))
         self._pending = []
 
     def close(self) -> Records:
         """Write what is left and the index; read it back."""
         if self._pending:
             self._write_shard()
-        index = {
-            "format": "bertkeras-records",
-            "format_version": FORMAT_VERSION,
-            "rows": self.rows,
-            "tokens": self.tokens,
-            "options": dataclasses.asdict(self.options),
-            "tokenizer": self.tokenizer,
-            "has_word_boundaries": self.has_word_boundaries,
-            "shards": [dataclasses.asdict(shard) for shard in self.shards],
-        }
-        write_text(self.folder / INDEX_FILE, json.dumps(index, indent=1) + "\n")
-        return Records.open(self.folder)
+        shards = tuple(self.shards)
+        records = Records(self.folder, self.options, self.tokenizer, self.has_word_boundaries, self.tokens, shards)
+        return write_index(records)
+
+
+def write_index(records: Records) -> Records:
+    """Write the index beside the shards, which makes the folder whole; read it back."""
+    index = {
+        "format": "bertkeras-records",
+        "format_version": FORMAT_VERSION,
+        "rows": records.rows,
+        "tokens": records.tokens,
+        "options": dataclasses.asdict(records.options),
+        "tokenizer": records.tokenizer,
+        "has_word_boundaries": records.has_word_boundaries,
+        "shards": [dataclasses.asdict(shard) for shard in records.shards],
+    }
+    write_text(records.folder / INDEX_FILE, json.dumps(index, indent=1) + "\n")
+    return Records.open(records.folder)

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from bertkeras.errors import BertKerasError
 from bertkeras.text.installed_docs import iter_installed_docs
@@ -19,6 +20,18 @@ __all__ = ["Corpus", "split_sentences"]
 INSTALLED_DOCS = "installed-docs"
 FORMATS = ("auto", "text", "jsonl", "wikitext", "folder", INSTALLED_DOCS)
 FOLDER_SUFFIXES = (".txt", ".md", ".jsonl")
+
+
+class Unit(NamedTuple):
+    """A part of a corpus that is read on its own.
+
+    Attributes:
+        path: The file, or `installed-docs`.
+        kind: How it is read: a format, or `md`.
+    """
+
+    path: str
+    kind: str
 
 
 class Corpus:
@@ -74,30 +87,42 @@ class Corpus:
 
     def __iter__(self) -> Iterator[str]:
         is_empty = True
-        for document in self._documents():
-            is_empty = False
-            yield document
+        for unit in self.units():
+            for document in self.read(unit):
+                is_empty = False
+                yield document
         if is_empty:
-            what = "file named *.txt, *.md or *.jsonl with text in it" if self.format == "folder" else "text in it"
-            raise BertKerasError(f"{self.source} is empty: no {what}, so there is nothing to train on")
+            raise self.empty_error()
+
+    def units(self) -> list[Unit]:
+        """What can be read on its own; the documents of all units, one after another, are the corpus."""
+        if self.format == INSTALLED_DOCS:
+            return [Unit(INSTALLED_DOCS, INSTALLED_DOCS)]
+        if self.format == "folder":
+            paths = _files_beneath(Path(self.source))
+            return [Unit(os.fspath(path), path.name.removesuffix(".gz").rpartition(".")[2]) for path in paths]
+        return [Unit(self.source, self.format)]
+
+    def read(self, unit: Unit) -> Iterator[str]:
+        """The documents of a unit.
+
+        Raises:
+            BertKerasError: As the iteration over the whole corpus, save that a unit may be empty.
+        """
+        if unit.kind == INSTALLED_DOCS:
+            return iter_installed_docs()
+        if unit.kind == "jsonl":
+            return _read_jsonl(Path(unit.path), self.field)
+        readers: dict[str, Callable[[Path], Iterator[str]]] = {"md": _read_whole, "wikitext": _read_wikitext}
+        return readers.get(unit.kind, _read_text)(Path(unit.path))
+
+    def empty_error(self) -> BertKerasError:
+        """What is raised when there is no document in any unit."""
+        what = "file named *.txt, *.md or *.jsonl with text in it" if self.format == "folder" else "text in it"
+        return BertKerasError(f"{self.source} is empty: no {what}, so there is nothing to train on")
 
     def __repr__(self) -> str:
         return f"Corpus({self.source!r}, format={self.format!r})"
-
-    def _documents(self) -> Iterator[str]:
-        if self.format == INSTALLED_DOCS:
-            yield from iter_installed_docs()
-        elif self.format == "folder":
-            for path in _files_beneath(Path(self.source)):
-                yield from self._read(path, path.name.removesuffix(".gz").rpartition(".")[2])
-        else:
-            yield from self._read(Path(self.source), self.format)
-
-    def _read(self, path: Path, kind: str) -> Iterator[str]:
-        if kind == "jsonl":
-            return _read_jsonl(path, self.field)
-        readers: dict[str, Callable[[Path], Iterator[str]]] = {"md": _read_whole, "wikitext": _read_wikitext}
-        return readers.get(kind, _read_text)(path)
 
 
 def _guess_format(source: str) -> str:
