@@ -19,13 +19,17 @@ from bertkeras.commands import (
     evaluate_run,
     fill_mask,
     info,
+    plan_run,
     predict,
     prepare_rows,
     run_finetune,
+    run_launch,
     run_pretrain,
     train_tokenizer,
 )
-from bertkeras.errors import BertKerasError, Interrupted
+from bertkeras.errors import BertKerasError, Interrupted, PeerLost
+from bertkeras.training.cluster import STRATEGIES
+from bertkeras.training.devices import PUBLISHED
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options) or 0
     except BertKerasError as error:
         return complain(str(error), 2)
-    except Interrupted as error:
+    except (Interrupted, PeerLost) as error:
         return complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
@@ -116,10 +120,20 @@ def make_parser() -> Parser:
         "prepare",
         prepare_rows,
         "Split, tokenise and pair a corpus into sharded records, once, for many runs.",
-        "bertkeras prepare --corpus novels/ --tokenizer my-tokenizer --output prepared",
+        "bertkeras prepare --corpus novels/ --tokenizer my-tokenizer --output prepared\n"
+        "  bertkeras prepare --corpus /net/novels --tokenizer my-tokenizer --output /net/prepared \\\n"
+        '    --beam="--runner=FlinkRunner --flink_master=host:8081"',
     )
     add_output(make, "new folder for the records")
     make.add_argument("--segmenter", metavar="MODULE:FUNCTION", help="cuts Chinese sentences into words, as jieba:lcut")
+    make.add_argument(
+        "--beam",
+        nargs="?",
+        const="",
+        metavar="OPTIONS",
+        help="make the same files in an Apache Beam pipeline: on all cores of this machine, or as the OPTIONS of Beam "
+        'say, such as --beam="--runner=SparkRunner"; its workers must find the corpus and the output under these paths',
+    )
     names = ["corpus", "corpus_format", "field", "tokenizer", "max_sequence_length", "pairs"]
     add_fields(make, [*names, "short_row_probability", "passes", "held_out_share", "seed"])
 
@@ -135,7 +149,69 @@ def make_parser() -> Parser:
     where.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, with its own options")
     run.add_argument("--config", metavar="FILE", help="options from a TOML file; options given here win")
     run.add_argument("--dry-run", action="store_true", help="check the options, print the sizes, and stop")
+    run.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="with --output: go on with the run there, if there is one with these options",
+    )
+    group = run.add_argument_group("devices", "of this sitting; a run may go on with others")
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="how devices share the work (default: auto, all of them); what works where: the chapter Many devices",
+    )
+    group.add_argument("--model-shards", type=int, metavar="INT", help="devices that share a model (model_parallel)")
     add_fields(run, None)
+
+    budget = command(
+        "plan",
+        plan_run,
+        "What a pretraining run would take: arithmetic, memory, hours and money, from the options alone.",
+        "bertkeras plan --size base --vocabulary-size 30522 --max-sequence-length 128 --batch-size 256 \\\n"
+        "    --precision mixed_bfloat16 --tokens 3e9 --device h200:8",
+    )
+    budget.add_argument("--config", metavar="FILE", help="options of a run from a TOML file; options given here win")
+    budget.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME[:COUNT]",
+        help=f"cpu (measured here in a second), {', '.join(PUBLISHED)}; and how many (default: cpu)",
+    )
+    budget.add_argument("--tokens", type=float, metavar="N", help="real pieces to train on, in place of --steps")
+    budget.add_argument(
+        "--fill", type=float, default=1.0, metavar="SHARE", help="share of a row that is no padding (default: 1)"
+    )
+    budget.add_argument(
+        "--mfu",
+        type=float,
+        metavar="SHARE",
+        help="of the device's peak that the matrix products reach (default: 0.35, on cpu 0.6)",
+    )
+    budget.add_argument("--price", type=float, metavar="MONEY", help="of a device for an hour; without it, no money")
+    budget.add_argument(
+        "--model-shards", type=int, default=1, metavar="N", help="devices that share each layer (default: 1)"
+    )
+    budget.add_argument(
+        "--link",
+        type=float,
+        metavar="GB/S",
+        help="that a device sends to the next one, where its own link does not join so many",
+    )
+    budget.add_argument("--json", action="store_true", help="one JSON object")
+    names = ["vocabulary_size", "max_sequence_length", "pairs", "mask_rate", "max_predictions", "size", "num_layers"]
+    names += ["hidden_dim", "num_heads", "intermediate_dim", "norm_first", "tie_embeddings", "steps", "batch_size"]
+    add_fields(budget, [*names, "accumulation", "ema", "precision"])
+
+    several = command(
+        "launch",
+        run_launch,
+        "Run a command in several processes of this machine, and start all again when one is lost.",
+        "bertkeras launch --processes 2 --restarts 3 pretrain --output runs/novels --corpus novels/",
+    )
+    several.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
+    several.add_argument("--restarts", type=int, default=0, metavar="N", help="how often to start again (default: 0)")
+    several.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command and its options")
 
     tune = command(
         "finetune",

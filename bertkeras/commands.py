@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -76,46 +76,95 @@ def prepare_rows(options: argparse.Namespace) -> None:
     tokenizer = WordPieceTokenizer.load(config.tokenizer)
     if Path(options.output).is_dir() and not any(Path(options.output).iterdir()):
         Path(options.output).rmdir()
-    with display().counting() as count:
-        prepared = prepare(
-            Corpus(config.corpus, config.corpus_format, config.field),
-            tokenizer,
-            options.output,
-            config.row_options(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id),
-            passes=config.passes,
-            held_out_share=config.held_out_share,
-            segmenter=load_segmenter(options.segmenter),
-            progress=count,
-        )
+    corpus = Corpus(config.corpus, config.corpus_format, config.field)
+    rows = config.row_options(tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id)
+    settings: dict[str, Any] = {
+        "passes": config.passes,
+        "held_out_share": config.held_out_share,
+        "segmenter": load_segmenter(options.segmenter),
+    }
+    if options.beam is None:
+        with display().counting() as count:
+            prepared = prepare(corpus, tokenizer, options.output, rows, **settings, progress=count)
+    else:
+        from bertkeras.pipelines.beam import prepare_with_beam
+
+        words = pipeline_options(options.beam)
+        prepared = prepare_with_beam(corpus, tokenizer, options.output, rows, **settings, pipeline_options=words)
     print_table(prepared.statistics)
 
 
+def pipeline_options(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise BertKerasError(f"--beam {text}: {error}; write its options as for a shell") from error
+
+
 def load_segmenter(name: str | None) -> Callable[[str], list[str]] | None:
+    from bertkeras.pipelines.documents import NamedSegmenter
+
     if name is None:
         return None
-    module, _, function = name.partition(":")
+    segmenter = NamedSegmenter(name)
     try:
-        return getattr(importlib.import_module(module), function)
+        segmenter.function  # noqa: B018
+        return segmenter
     except (ImportError, AttributeError, ValueError) as error:
         raise BertKerasError(f"--segmenter {name}: {error}; write MODULE:FUNCTION, such as jieba:lcut") from error
 
 
 def run_pretrain(options: argparse.Namespace) -> None:
-    from bertkeras.training.pretrain import describe, pretrain, resume
+    from bertkeras.training.distribution import choose_distribution
+    from bertkeras.training.pretrain import describe, pretrain, resume, start_or_resume
 
-    if options.resume:
-        if options.config or given(options):
-            raise BertKerasError("--resume goes on with the options of the run; give no others")
-        resume(options.resume, display=display())
-        print(f"report: {Path(options.resume) / 'report.html'}")
-        return
-    config = config_of(options)
-    if options.dry_run:
+    if options.resume and (options.config or options.auto_resume or given(options)):
+        raise BertKerasError("--resume goes on with the options of the run; give no others")
+    config = None if options.resume else config_of(options)
+    if options.dry_run and config:
         print(config.to_toml())
         print_table(describe(config))
         return
-    pretrain(config, options.output, display=display())
-    print(f"report: {Path(options.output) / 'report.html'}")
+    distribution = choose_distribution(options.strategy, model_shards=options.model_shards)
+    if config is None:
+        resume(options.resume, display=display(), distribution=distribution)
+    else:
+        start = start_or_resume if options.auto_resume else pretrain
+        start(config, options.output, display=display(), distribution=distribution)
+    if distribution.is_chief:
+        print(f"report: {Path(options.resume or options.output) / 'report.html'}")
+
+
+def plan_run(options: argparse.Namespace) -> None:
+    from bertkeras.training.plan import make_plan
+    from bertkeras.training.plan_report import plan_lines
+
+    if options.tokens is not None and "steps" in given(options):
+        raise BertKerasError("give --tokens or --steps, not both")
+    config = config_of(options)
+    plan = make_plan(
+        config,
+        options.device,
+        tokens=options.tokens,
+        fill=options.fill,
+        mfu=options.mfu,
+        price=options.price,
+        model_shards=options.model_shards,
+        link=None if options.link is None else options.link * 1e9,
+    )
+    if options.json:
+        print(json.dumps(plan.to_dict()))
+        return
+    for title, lines in plan_lines(plan, config.precision):
+        print(title)
+        for name, value, remark in lines:
+            print(f"  {name:<29} {value:>14}  {remark}".rstrip())
+
+
+def run_launch(options: argparse.Namespace) -> int:
+    from bertkeras.training.launch import launch
+
+    return launch(options.arguments, options.processes, restarts=options.restarts, say=display().say)
 
 
 def run_finetune(options: argparse.Namespace) -> None:
