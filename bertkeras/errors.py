@@ -29,6 +29,19 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal.Signals[signal_name].value
 
 
+class PeerLost(Exception):
+    """Another process of the run is gone; the run can go on from its last checkpoint once all are started again.
+
+    Attributes:
+        exit_code: 75, by which `sysexits.h` says that trying again may help.
+    """
+
+    exit_code = 75
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(f"another process of this run is gone; start all of them again, with --resume {folder}")
+
+
 def first_line(error: BaseException) -> str:
     """What another library says of an error, short enough to be part of one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -76,6 +76,16 @@ def runs_operation_by_operation() -> bool:
     return not GraphOrParentsInXlaContext(get_default_graph())
 
 
+def replica_context() -> Any:
+    """Where this replica stands in the TensorFlow strategy in force; `None` on other backends and for a single one."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
 def gelu(x: Any) -> Any:
     """`x Phi(x)` (Hendrycks and Gimpel 2016), by `erf`; TensorFlow's own goes by `erfc`, slower in XLA."""
     if runs_operation_by_operation():

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bertkeras.layers.common import replica_context
+
 
 @keras.saving.register_keras_serializable(package="bertkeras")
 class Dropout(keras.layers.Dropout):
@@ -16,7 +18,8 @@ class Dropout(keras.layers.Dropout):
     backends use, are made for statistics and take nearly a tenth of that step on a CPU. Here element `i` of call `n`
     is kept according to `hash(i, n, seed)`: two multiplications that a compiler fuses into the layers around them,
     so that no random tensor ever lies in memory. The generator's state is the usual `(seed, n)` of a
-    `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend.
+    `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend. The
+    replicas of a TensorFlow strategy draw different masks; on JAX they do not depend on how the batch is divided.
 
     Args: as for `keras.layers.Dropout`.
     """
@@ -28,7 +31,10 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         # a hash is uniform over [-2^31, 2^31), so that a share `rate` of the hashes lies below this
         threshold = round((self.rate - 0.5) * 2**32)
-        bits = ops.reshape(hash_bits(ops.size(inputs), self.seed_generator.next()), ops.shape(inputs))
+        state = self.seed_generator.next()
+        if (context := replica_context()) is not None:  # the state is the same on all replicas of a strategy
+            state = state + ops.cast(ops.stack([context.replica_id_in_sync_group * REPLICA, 0]), state.dtype)
+        bits = ops.reshape(hash_bits(ops.size(inputs), state), ops.shape(inputs))
         scale = ops.cast(1.0 / (1.0 - self.rate), inputs.dtype)
         return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
 
@@ -56,4 +62,5 @@ def shift_right(x: Any, places: int) -> Any:
     return ops.bitwise_and(ops.right_shift(x, places), (1 << (32 - places)) - 1)
 
 
+REPLICA = 1_000_003  # apart from the seeds that people give
 GOLDEN = -1640531527  # 2^32 divided by the golden ratio, as int32: neighbouring states get distant keys

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from bertkeras.checkpoints.tensor_files import write_safetensors
 from bertkeras.errors import BertKerasError, Interrupted
-from bertkeras.files import atomic_path, write_text
+from bertkeras.files import write_text
 from bertkeras.models.base import PresetModel
 from bertkeras.pipelines.tasks import steps_per_epoch, task_batches
 from bertkeras.training.finetune_config import FinetuneConfig
@@ -189,11 +190,8 @@ BEST = "best.safetensors"
 
 
 def _keep_best(model: PresetModel, folder: Path) -> None:
-    from safetensors.numpy import save_file
-
     arrays = {name: np.asarray(variable.value, "float32") for name, variable in model.canonical_weights().items()}
-    with atomic_path(folder / BEST) as temporary:
-        save_file(arrays, temporary)
+    write_safetensors(folder / BEST, arrays)
 
 
 def _restore_best(model: PresetModel, folder: Path) -> None:

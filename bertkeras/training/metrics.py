@@ -27,11 +27,15 @@ class MetricsLog:
     Args:
         folder: The run's folder; events go to `tensorboard/` in it.
         step: Where the run stands. Rows beyond it, written before a kill and after the last checkpoint, are removed.
+        write: Whether to write anything; of several processes one does.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], step: int = 0) -> None:
+    def __init__(self, folder: str | os.PathLike[str], step: int = 0, *, write: bool = True) -> None:
         import tensorflow as tf
 
+        self.writes = write
+        if not write:
+            return
         self.path = Path(folder) / "metrics.jsonl"
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -41,6 +45,8 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         import tensorflow as tf
 
+        if not self.writes:
+            return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         with self.writer.as_default(step=step):
@@ -53,8 +59,9 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
-        self.writer.close()
+        if self.writes:
+            self.file.close()
+            self.writer.close()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

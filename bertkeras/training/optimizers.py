@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
+from bertkeras.layers.common import replica_context
 
 # BERT decays neither biases nor layer norms (google-research/bert, optimization.py)
 NOT_DECAYED = ("bias", "gamma", "beta")
@@ -24,7 +25,8 @@ class AdamW(keras.optimizers.AdamW):
     PyTorch.
 
     Keras 3.15 on TensorFlow squares the values of a sparse gradient before it sums repeated rows, so that Adam's
-    second moment of an embedding row that occurs twice in a batch is wrong. A dense gradient has no such rows.
+    second moment of an embedding row that occurs twice in a batch is wrong. A dense gradient has no such rows. And
+    under a TensorFlow strategy it clips the gradient of each replica; here their sum is clipped.
 
     Args:
         learning_rate: A number or a schedule.
@@ -64,7 +66,10 @@ class AdamW(keras.optimizers.AdamW):
         self._epsilon = value
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        super().apply([dense(gradient) for gradient in grads], trainable_variables)
+        super().apply(sum_over_replicas([dense(gradient) for gradient in grads]), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has done it: Keras would only after the clipping
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         if self._fused():
@@ -132,3 +137,14 @@ def dense(gradient: Any) -> Any:
     import tensorflow as tf
 
     return tf.convert_to_tensor(gradient)
+
+
+def sum_over_replicas(gradients: list[Any]) -> list[Any]:
+    """Gradients summed over the replicas of the TensorFlow strategy in force, if one is."""
+    if (context := replica_context()) is None:
+        return gradients
+    import tensorflow as tf
+
+    there = [gradient for gradient in gradients if gradient is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there) if there else ())
+    return [None if gradient is None else next(summed) for gradient in gradients]

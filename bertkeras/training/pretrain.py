@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.errors import BertKerasError, Interrupted
+from bertkeras.errors import BertKerasError, Interrupted, PeerLost
 from bertkeras.files import write_text
 from bertkeras.models.masked_lm import BertMaskedLM
 from bertkeras.models.pretrainer import BertPretrainer
@@ -21,6 +22,7 @@ from bertkeras.pipelines.prepare import Prepared, prepare
 from bertkeras.pipelines.pretraining import pretraining_dataset
 from bertkeras.text.corpus import Corpus
 from bertkeras.text.wordpiece import WordPieceTokenizer
+from bertkeras.training.distribution import Distribution, is_lost_peer
 from bertkeras.training.evaluate import evaluate
 from bertkeras.training.interrupt import StopSignal
 from bertkeras.training.metrics import MetricsLog, means, read_metrics
@@ -30,11 +32,15 @@ from bertkeras.training.progress import Display
 from bertkeras.training.report import write_report
 from bertkeras.training.resume import Checkpoints, Progress
 from bertkeras.training.schedules import WarmupLinearDecay
-from bertkeras.training.step import make_train_step
+from bertkeras.training.step import batches_for_step, make_train_step
 
 
 def pretrain(
-    config: PretrainConfig, folder: str | os.PathLike[str], *, display: Display | None = None
+    config: PretrainConfig,
+    folder: str | os.PathLike[str],
+    *,
+    display: Display | None = None,
+    distribution: Distribution | None = None,
 ) -> dict[str, Any]:
     """Train a BERT from raw text into a run folder.
 
@@ -42,10 +48,15 @@ def pretrain(
     at the end the preset with its model card, `summary.json` and `report.html`. A run that was stopped, or killed, goes
     on with `resume`: the weights it ends with are those of a run that was never stopped, bit for bit.
 
+    Of several processes each calls this with the same arguments, on a folder that all of them see. The chief writes;
+    the others come in when the text is prepared.
+
     Args:
         config: All options.
         folder: The run; must not hold another one.
         display: Where progress is shown; `None` is silent.
+        distribution: From `choose_distribution`; by default one device. It belongs to the sitting, not to the run:
+            what was begun on four devices may go on on two.
 
     Returns:
         The summary: held-out figures and baselines, speed and sizes, as in `summary.json`.
@@ -54,17 +65,25 @@ def pretrain(
         BertKerasError: Bad input, in one line.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(path.name != "config.toml" for path in folder.iterdir())):
-        raise BertKerasError(
-            f"{folder} is not empty; continue the run in it with --resume, or choose another folder for this one"
-        )
-    write_text(folder / "config.toml", config.to_toml())
-    return _run(config, folder, display or Display.silent())
+    folder, distribution = Path(folder), distribution or Distribution()
+    if distribution.is_chief:
+        if folder.exists() and (not folder.is_dir() or any(_is_foreign(path) for path in folder.iterdir())):
+            raise BertKerasError(
+                f"{folder} is not empty; continue the run in it with --resume, or choose another folder for this one"
+            )
+        write_text(folder / "config.toml", config.to_toml())
+    return _run(config, folder, display or Display.silent(), distribution)
 
 
-def resume(folder: str | os.PathLike[str], *, display: Display | None = None) -> dict[str, Any]:
-    """Go on with a run from its newest checkpoint; a finished run gives its summary.
+def _is_foreign(path: Path) -> bool:
+    """Whether a file in a run's folder is more than its options, or what a kill left of them."""
+    return path.name != "config.toml" and not path.name.startswith(".config.toml.")
+
+
+def resume(
+    folder: str | os.PathLike[str], *, display: Display | None = None, distribution: Distribution | None = None
+) -> dict[str, Any]:
+    """Go on with a run from its newest whole checkpoint; a finished run gives its summary.
 
     Raises:
         BertKerasError: The folder holds no run.
@@ -76,27 +95,81 @@ def resume(folder: str | os.PathLike[str], *, display: Display | None = None) ->
     config = PretrainConfig(**PretrainConfig.load_toml(path))
     if (folder / "summary.json").is_file():
         return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return _run(config, folder, display or Display.silent())
+    return _run(config, folder, display or Display.silent(), distribution or Distribution())
 
 
-def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, Any]:
-    if keras.backend.backend() != "tensorflow":
+def start_or_resume(
+    config: PretrainConfig,
+    folder: str | os.PathLike[str],
+    *,
+    display: Display | None = None,
+    distribution: Distribution | None = None,
+) -> dict[str, Any]:
+    """`resume` where the folder holds a run with these options, `pretrain` where it holds none.
+
+    So the command of a job that is started again after a kill can stay as it is.
+
+    Raises:
+        BertKerasError: The run in the folder has other options.
+    """
+    path = Path(folder) / "config.toml"
+    if not path.is_file():
+        return pretrain(config, folder, display=display, distribution=distribution)
+    there = PretrainConfig(**PretrainConfig.load_toml(path))
+    names = [field.name for field in dataclasses.fields(config)]
+    if other := [name for name in names if getattr(there, name) != getattr(config, name)]:
         raise BertKerasError(
-            f"pretrain runs on the TensorFlow backend, not on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow"
+            f"the run in {folder} has {other[0]}={getattr(there, other[0])!r}, this one {getattr(config, other[0])!r}; "
+            "choose another folder, or go on with --resume and no options"
         )
-    import tensorflow as tf
+    return resume(folder, display=display, distribution=distribution)
 
-    tf.config.experimental.enable_op_determinism()  # the promise of an exact resume needs it
+
+def _run(config: PretrainConfig, folder: Path, display: Display, distribution: Distribution) -> dict[str, Any]:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()  # the promise of an exact resume needs it
+    distribution.check_batch(config.batch_size, config.accumulation)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    with StopSignal() as stop:
-        tokenizer = _tokenizer(config, folder, display)
-        _check_sentences(config, tokenizer)
-        prepared = _prepared(config, folder, tokenizer, display)
-        masking = config.masking(tokenizer, prepared.train.options.max_sequence_length)
-        model, progress = _train(config, folder, tokenizer, prepared, masking, display, stop)
-        display.say("evaluating on held-out text")
-        figures = evaluate(model, prepared.held_out, masking, prepared.ngrams)
+    if not distribution.is_chief:
+        display = Display.silent()
+    try:
+        with StopSignal() as stop:
+            if distribution.is_chief:
+                _check_sentences(config, _tokenizer(config, folder, display))
+                _prepared(config, folder, WordPieceTokenizer.load(folder), display)
+            distribution.meet(Path(config.prepared or folder / "prepared") / "prepared.json")
+            tokenizer = WordPieceTokenizer.load(folder)
+            prepared = _prepared(config, folder, tokenizer, display)
+            masking = config.masking(tokenizer, prepared.train.options.max_sequence_length)
+            if distribution.replicas > 1:
+                display.say(f"training: {distribution}")
+            model, progress = _train(config, folder, tokenizer, prepared, masking, display, stop, distribution)
+            display.say("evaluating on held-out text")
+            figures = evaluate(model, prepared.held_out, masking, prepared.ngrams, distribution=distribution)
+        distribution.gather(model.variables)
+        if distribution.is_chief:
+            _finish(config, folder, model, prepared, figures, progress.seconds, display)
+        distribution.meet(folder / "summary.json")
+    except Exception as error:
+        if distribution.processes > 1 and is_lost_peer(error):
+            raise PeerLost(folder) from error
+        raise
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def _finish(
+    config: PretrainConfig,
+    folder: Path,
+    model: BertPretrainer,
+    prepared: Prepared,
+    figures: dict[str, float],
+    seconds: float,
+    display: Display,
+) -> None:
+    """The preset, the report and, as the last of all files, the summary."""
     model.model_card = {
         "data": {"corpus": Path(config.corpus).name, **prepared.statistics},
         "metrics": figures,
@@ -106,17 +179,16 @@ def _run(config: PretrainConfig, folder: Path, display: Display) -> dict[str, An
     summary = {
         **figures,
         "steps": config.steps,
-        "train_seconds": progress.seconds,
+        "train_seconds": seconds,
         "tokens_per_second": _median_speed(folder),
         "parameters": model.count_params(),
-        "vocabulary_size": tokenizer.vocabulary_size,
+        "vocabulary_size": model.config.vocabulary_size,
         **{f"corpus_{name}": value for name, value in prepared.statistics.items()},
     }
     fillings = BertMaskedLM.from_preset(folder).fill_mask(config.sentences)
     write_report(folder, config, summary, read_metrics(folder / "metrics.jsonl"), fillings)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     display.summary(summary, config.sentences, fillings)
-    return summary
 
 
 def _tokenizer(config: PretrainConfig, folder: Path, display: Display) -> WordPieceTokenizer:
@@ -176,23 +248,40 @@ def _train(
     masking: Masking,
     display: Display,
     stop: StopSignal,
+    distribution: Distribution,
 ) -> tuple[BertPretrainer, Progress]:
-    model = BertPretrainer(
-        config.bert_config(tokenizer.vocabulary_size),
-        next_sentence=prepared.train.options.has_labels,
-        tokenizer=tokenizer,
+    with distribution.scope():
+        model = BertPretrainer(
+            config.bert_config(tokenizer.vocabulary_size),
+            next_sentence=prepared.train.options.has_labels,
+            tokenizer=tokenizer,
+        )
+        optimizer = make_optimizer(config)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        accumulation=config.accumulation,
+        jit_compile=config.jit_compile,
+        distribution=distribution,
     )
-    optimizer = make_optimizer(config)
-    train_step = make_train_step(model, optimizer, accumulation=config.accumulation, jit_compile=config.jit_compile)
-    checkpoints = Checkpoints(folder / "checkpoints", model, optimizer, config.keep_checkpoints)
+    checkpoints = Checkpoints(folder / "checkpoints", model, optimizer, config.keep_checkpoints, distribution)
     progress = checkpoints.restore()
     batches = pretraining_dataset(
-        prepared.train, masking, config.batch_size, seed=config.seed, start_step=progress.step
+        prepared.train,
+        masking,
+        config.batch_size,
+        seed=config.seed,
+        start_step=progress.step,
+        part=distribution.part,
     ).take(config.steps - progress.step)
 
-    with MetricsLog(folder, progress.step) as log, display.training(config.steps, progress.step) as bar:
+    with (
+        checkpoints,
+        MetricsLog(folder, progress.step, write=distribution.is_chief) as log,
+        display.training(config.steps, progress.step) as bar,
+    ):
         saved_at = clock = time.monotonic()
-        for inputs, labels in batches:
+        for inputs, labels in batches_for_step(batches):
             for name, value in train_step(inputs, labels).items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
             progress.step += 1
@@ -214,13 +303,14 @@ def _train(
                 progress.sums = {}
             else:
                 bar(progress.step, None)
-            minutes = (now - saved_at) / 60
-            due = progress.step % config.checkpoint_steps == 0 or minutes >= config.checkpoint_minutes
-            if due or stop.name or progress.step == config.steps:
-                checkpoints.save(progress)
+            late = (now - saved_at) / 60 >= config.checkpoint_minutes
+            stopping, late = distribution.any(stop.name is not None, late)  # the processes must agree
+            if late or stopping or progress.step % config.checkpoint_steps == 0 or progress.step == config.steps:
+                checkpoints.save(progress, background=True)
                 saved_at = now
-            if stop.name and progress.step < config.steps:
-                raise Interrupted(stop.name, progress.step, folder)
+            if stopping and progress.step < config.steps:
+                checkpoints.wait()
+                raise Interrupted(stop.name or "SIGTERM", progress.step, folder)
     optimizer.finalize_variable_values(model.trainable_variables)  # with ema, the weights become their average
     return model, progress
 

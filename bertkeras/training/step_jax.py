@@ -1,0 +1,113 @@
+"""The steps on JAX: one program for all devices of all processes, which XLA divides among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.training.distribution import Distribution
+from bertkeras.training.distribution_jax import JaxDistribution
+from bertkeras.training.step import Step, check_accumulation, count_tokens, whole_counts
+
+
+def jax_train_step(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int, distribution: Distribution
+) -> Step:
+    """See `make_train_step`. A sum over rows is one over all devices here, by construction."""
+    import jax
+
+    variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    if isinstance(distribution, JaxDistribution):
+        distribution.check_layout(model.trainable_variables)
+
+    def loss_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
+        outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
+        sums = pretraining_sums(outputs, labels)
+        return pretraining_loss(sums, counts), (sums, fixed)
+
+    def gradients_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
+        (_, (sums, fixed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            trainable, fixed, inputs, labels, counts
+        )
+        return gradients, sums, fixed
+
+    def accumulated(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
+        if accumulation == 1:
+            return gradients_of(trainable, fixed, inputs, labels, counts)
+
+        def split(x: Any) -> Any:  # by stride, so that every micro-batch lies on all devices
+            check_accumulation(x.shape[0], accumulation)
+            return x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1)
+
+        def add_part(state: Any, part: Any) -> tuple[Any, None]:
+            gradients, sums, fixed = state
+            more, part_sums, fixed = gradients_of(trainable, fixed, part[0], part[1], counts)
+            return (*jax.tree.map(lambda a, b: a + b, (gradients, sums), (more, part_sums)), fixed), None
+
+        parts = jax.tree.map(split, (inputs, labels))
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradients_of, trainable, fixed, *first, counts)[:2]
+        zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add_part, (*zeros, fixed), parts)[0]
+
+    def train(state: Any, inputs: Any, labels: Any) -> Any:
+        trainable, fixed, of_optimizer = state
+        gradients, sums, fixed = accumulated(trainable, fixed, inputs, labels, whole_counts(labels))
+        trainable, of_optimizer = optimizer.stateless_apply(of_optimizer, gradients, trainable)
+        return (trainable, fixed, of_optimizer), {**sums, "tokens": count_tokens(inputs)}
+
+    state = [[variable.value for variable in part] for part in variables]
+    layout = jax.tree.map(lambda value: value.sharding, state)
+    whole = distribution.over_batch(divided=False) if isinstance(distribution, JaxDistribution) else None
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=(tuple(layout), whole))
+
+    def step(inputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
+        state = tuple([variable.value for variable in part] for part in variables)
+        state, sums = compiled(state, *place_rows((inputs, labels), distribution))
+        for part, values in zip(variables, state, strict=True):
+            for variable, value in zip(part, values, strict=True):
+                variable._value = value  # the array itself: `assign` would place it anew
+        return sums
+
+    return step
+
+
+def jax_test_step(model: keras.Model, distribution: Distribution) -> Step:
+    """See `make_test_step`; a batch that the devices do not divide is computed by each of them."""
+    import jax
+
+    @jax.jit
+    def test(trainable: Any, fixed: Any, inputs: Any, labels: Any) -> dict[str, Any]:
+        outputs, _ = model.stateless_call(trainable, fixed, inputs, training=False)
+        return {**pretraining_sums(outputs, labels), "tokens": count_tokens(inputs)}
+
+    def step(inputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
+        trainable, fixed = (
+            [variable.value for variable in part] for part in (model.trainable_variables, model.non_trainable_variables)
+        )
+        return test(trainable, fixed, *place_whole((inputs, labels), distribution))
+
+    return step
+
+
+def place_rows(arrays: Any, distribution: Distribution) -> Any:
+    """This process's rows as its share of arrays that all processes have together."""
+    import jax
+
+    if not isinstance(distribution, JaxDistribution):
+        return arrays
+    layout = distribution.over_batch()
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(layout, x), arrays)
+
+
+def place_whole(arrays: Any, distribution: Distribution) -> Any:
+    """Arrays that every process has in full, laid over the devices where they divide the rows."""
+    import jax
+
+    if not isinstance(distribution, JaxDistribution):
+        return arrays
+    rows = jax.tree.leaves(arrays)[0].shape[0]
+    layout = distribution.over_batch(divided=rows % distribution.replicas == 0)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, layout, lambda place: x[place]), arrays)
