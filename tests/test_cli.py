@@ -45,8 +45,8 @@ def complaint(capsys, *arguments):
 
 
 def test_help_of_every_command_has_an_example(capsys):
-    making = ("train-tokenizer", "prepare", "pretrain", "finetune")
-    for name in (*making, "predict", "fill-mask", "evaluate", "convert", "info"):
+    making = ("train-tokenizer", "prepare", "plan", "pretrain", "finetune")
+    for name in (*making, "launch", "predict", "fill-mask", "evaluate", "convert", "info"):
         with pytest.raises(SystemExit) as end:
             run(name, "--help")
         assert end.value.code == 0
@@ -61,6 +61,31 @@ def test_help_needs_neither_keras_nor_tensorflow():
         "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'tokenizers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it(home, tmp_path, capsys):
+    command = ["pretrain", "--config", home / "options.toml", "--prepared", home / "prepared", "--auto-resume"]
+    command += ["--sentences", "A [MASK].", "--output", tmp_path / "run", "--strategy", "single"]
+    assert run(*command, "--steps", 3) == 0
+    assert run(*command, "--steps", 3) == 0
+    assert "steps=3, this one 4" in complaint(capsys, *command, "--steps", 4)
+    assert "--resume goes on with the options of the run" in complaint(
+        capsys, "pretrain", "--auto-resume", "--resume", tmp_path / "run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--strategy", "data_parallel"], "does not work on tensorflow"),
+        (["--strategy", "multi_worker"], "needs several processes"),
+        (["--model-shards", "2"], "model_shards is for strategy model_parallel"),
+    ],
+)
+def test_devices_that_cannot_be(home, tmp_path, capsys, options, words):
+    line = complaint(capsys, "pretrain", "--prepared", home / "prepared", "--output", tmp_path / "run", *options)
+    assert words in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_options_of_the_command_win_over_the_file(home):

@@ -1,0 +1,83 @@
+"""Fifty steps on many devices and in many processes beside those of one device: the table of what works, measured.
+
+python -m benchmarks.distribution
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.common import ROOT, machine, today, versions, write_section, write_text
+from tests.distribution.processes import train
+from tests.distribution.test_equal import TABLE
+
+
+def main() -> None:
+    rows, alone = [], {}
+    for precision in ("float32", "mixed_bfloat16"):
+        for backend, cell in TABLE:
+            if (backend, precision) not in alone:
+                alone[backend, precision] = train(backend, precision=precision)
+            wanted, found = alone[backend, precision], train(backend, precision=precision, **cell)
+            difference = np.abs(np.array(found["losses"]) - wanted["losses"]).max()
+            row = {
+                "backend": backend,
+                "precision": precision,
+                "processes": 1,
+                "devices": 1,
+                "accumulation": 1,
+                **cell,
+                "largest_difference": float(difference),
+                "same_counts": found["counts"] == wanted["counts"],
+            }
+            if backend == "jax":
+                row["share_of_parameters_per_device"] = found["bytes"] / wanted["bytes"]
+            rows.append(row)
+            print(row, flush=True)
+    record = {
+        "rows": rows,
+        "steps": len(wanted["losses"]),
+        "first_loss": wanted["losses"][0][0],
+        "device": machine(),
+        "versions": versions("keras", "tensorflow", "jax", "torch"),
+        "date": today(),
+        "command": "python -m benchmarks.distribution",
+    }
+    write_text(ROOT / "book" / "results" / "distribution.json", json.dumps(record, indent=1) + "\n")
+    report(record)
+
+
+def report(record: dict) -> None:
+    lines = ""
+    for row in record["rows"]:
+        share = row.get("share_of_parameters_per_device")
+        lines += (
+            f"| {row['backend']} | {row['strategy']} | {row['processes']} | {row['devices']} | {row['accumulation']} | "
+            f"{row['precision']} | {row['largest_difference']:.1e} | {'' if share is None else f'{share:.2f}'} |\n"
+        )
+    head = ("backend", "strategy", "processes", "devices of each", "accumulation", "precision")
+    head = " | ".join([*head, "largest difference", "parameters on a device"])
+    text = f"""## Many devices
+
+{record["steps"]} steps of a small model on the same global batches, dropout off, the last rows of a batch with six
+times as many masked pieces as the first: the largest difference of a loss, masked-LM or next sentence, from one device
+without accumulation. Devices are logical ones of a processor, processes talk over the loopback. In bfloat16 each part's
+gradient is rounded to 8 bits before it is added, on one device with accumulation as well.
+
+| {head} |
+|---|---|---:|---:|---:|---|---:|---:|
+{lines}
+{machine()}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}. {today()},
+`{record["command"]}`.
+"""
+    write_section("distribution", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
