@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -84,6 +86,25 @@ def replica_context() -> Any:
 
     context = tf.distribute.get_replica_context()
     return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+_part_of_batch: contextvars.ContextVar[Any] = contextvars.ContextVar("part_of_batch", default=None)
+
+
+@contextlib.contextmanager
+def part_of_batch(number: Any) -> Iterator[None]:
+    """Within, layers see the `number`-th of several equal parts of a batch, which is divided over devices."""
+    token = _part_of_batch.set(number)
+    try:
+        yield
+    finally:
+        _part_of_batch.reset(token)
+
+
+def which_part_of_batch() -> Any:
+    """Which part of the batch this is: that of the replica in a TensorFlow strategy, or what `part_of_batch` says."""
+    context = replica_context()
+    return _part_of_batch.get() if context is None else context.replica_id_in_sync_group
 
 
 def gelu(x: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.common import replica_context
+from bertkeras.layers.common import which_part_of_batch
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -18,8 +18,8 @@ class Dropout(keras.layers.Dropout):
     backends use, are made for statistics and take nearly a tenth of that step on a CPU. Here element `i` of call `n`
     is kept according to `hash(i, n, seed)`: two multiplications that a compiler fuses into the layers around them,
     so that no random tensor ever lies in memory. The generator's state is the usual `(seed, n)` of a
-    `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend. The
-    replicas of a TensorFlow strategy draw different masks; on JAX they do not depend on how the batch is divided.
+    `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend, and
+    however a batch is divided over devices: part `k` of equal parts goes on with the counters where part `k - 1` ends.
 
     Args: as for `keras.layers.Dropout`.
     """
@@ -31,23 +31,22 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         # a hash is uniform over [-2^31, 2^31), so that a share `rate` of the hashes lies below this
         threshold = round((self.rate - 0.5) * 2**32)
-        state = self.seed_generator.next()
-        if (context := replica_context()) is not None:  # the state is the same on all replicas of a strategy
-            state = state + ops.cast(ops.stack([context.replica_id_in_sync_group * REPLICA, 0]), state.dtype)
-        bits = ops.reshape(hash_bits(ops.size(inputs), state), ops.shape(inputs))
+        count, part = ops.size(inputs), which_part_of_batch()
+        first = 0 if part is None else part * count  # the rows before this part take as many counters
+        bits = ops.reshape(hash_bits(count, self.seed_generator.next(), first), ops.shape(inputs))
         scale = ops.cast(1.0 / (1.0 - self.rate), inputs.dtype)
         return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
 
 
-def hash_bits(count: Any, state: Any) -> Any:
-    """`count` random int32, one for each counter `0, 1, 2, ...`, keyed by both numbers of a seed state.
+def hash_bits(count: Any, state: Any, first: Any = 0) -> Any:
+    """`count` random int32, one for each counter from `first` on, keyed by both numbers of a seed state.
 
     The mixing has the form of MurmurHash3's finaliser (Appleby 2011) with Wellons's less biased constants, and a
     second key between its two products, so that the streams of two calls are not one stream, shifted.
     """
     state = ops.cast(ops.mod(state, 2**31 - 1), "int32")  # TensorFlow keeps it in int64, the others in uint32
     first_key, second_key = mix(state[1] * GOLDEN, state[0]), mix(state[0] * GOLDEN, state[1])
-    return mix(ops.arange(count, dtype="int32") ^ first_key, second_key)
+    return mix((ops.arange(count, dtype="int32") + first) ^ first_key, second_key)
 
 
 def mix(x: Any, key: Any) -> Any:
@@ -62,5 +61,4 @@ def shift_right(x: Any, places: int) -> Any:
     return ops.bitwise_and(ops.right_shift(x, places), (1 << (32 - places)) - 1)
 
 
-REPLICA = 1_000_003  # apart from the seeds that people give
 GOLDEN = -1640531527  # 2^32 divided by the golden ratio, as int32: neighbouring states get distant keys

@@ -93,8 +93,9 @@ class Records:
         `i mod 64`. All orders are functions of `seed` and the epoch, and the index gives every lane's beginning, so
         any row of any epoch is reached by reading one window of each lane.
 
-        Host `k` of `n` takes rows `k, k + n, k + 2 n, ...`: for the 2, 4, 8, ... hosts that divide 64 they lie in
-        lanes, and so in files, that no other host reads. Together the hosts have the very stream that one host has.
+        Host `k` of `n` takes rows `k, k + n, k + 2 n, ...`: for the 2, 4, 8, ... hosts that divide 64 these are whole
+        lanes, which no other host reads in that epoch, and so, of many files, about its share of them. Together the
+        hosts have the very stream that one host has.
 
         Args:
             seed: Of the orders; `None` keeps the order of the files.

@@ -40,6 +40,16 @@ class Cluster:
     def size(self) -> int:
         return len(self.workers)
 
+    @property
+    def shares_host(self) -> bool:
+        """Whether another process runs on this one's host."""
+        return sum(_host(worker) == _host(self.workers[self.index]) for worker in self.workers) > 1
+
+    @property
+    def place_on_host(self) -> int:
+        """Which of the processes of its host this is."""
+        return sum(_host(worker) == _host(self.workers[self.index]) for worker in self.workers[: self.index])
+
     def tf_config(self) -> str:
         """What TensorFlow reads from `TF_CONFIG`."""
         return json.dumps({"cluster": {"worker": self.workers}, "task": {"type": "worker", "index": self.index}})
@@ -63,6 +73,10 @@ def cluster_from_environment(environment: Mapping[str, str] = os.environ) -> Clu
     if _is_number(tasks) and tasks != "1" and "SLURM_STEP_NODELIST" in environment:
         return _from_slurm(environment)
     return Cluster()
+
+
+def _host(worker: str) -> str:
+    return worker.rpartition(":")[0]
 
 
 def _from_tf_config(text: str) -> Cluster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterable
@@ -138,6 +137,14 @@ def _join(name: str, cluster: Cluster) -> None:
     if cluster.size > 1:
         # asking a backend for its name would start it, too early; on others than the CPU the setting does nothing
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(cluster.workers[0], cluster.size, cluster.index)
-    elif name == "tpu" and "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize()  # a pod slice: the TPU's own variables say the rest
+        jax.distributed.initialize(
+            cluster.workers[0],
+            cluster.size,
+            cluster.index,
+            # several processes of a host have a GPU each; JAX by itself would take one under SLURM in any case
+            local_device_ids=[cluster.place_on_host] if cluster.shares_host else None,
+            cluster_detection_method="deactivate",
+        )
+    elif name == "tpu":
+        with contextlib.suppress(ValueError):  # neither on a TPU nor in a slice of several hosts
+            jax.distributed.initialize()

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from bertkeras.layers.common import part_of_batch
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_jax import JaxDistribution
@@ -33,24 +34,35 @@ def jax_train_step(
         )
         return gradients, sums, fixed
 
+    groups = distribution.replicas
+
+    def of_group(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any, group: Any) -> Any:
+        with part_of_batch(group):
+            return gradients_of(trainable, fixed, inputs, labels, counts)
+
+    # the gradient of each device's rows for itself, so that they are added over the devices once, behind the loop
+    of_groups = jax.vmap(of_group, (None, None, 0, 0, None, 0), (0, 0, None), spmd_axis_name="batch")
+
     def accumulated(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
         if accumulation == 1:
             return gradients_of(trainable, fixed, inputs, labels, counts)
 
-        def split(x: Any) -> Any:  # by stride, so that every micro-batch lies on all devices
-            check_accumulation(x.shape[0], accumulation)
-            return x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1)
+        def split(x: Any) -> Any:  # part i has rows i, i + accumulation, ..., so that it lies on all devices
+            check_accumulation(x.shape[0], accumulation * groups)
+            x = x.reshape(groups, x.shape[0] // accumulation // groups, accumulation, *x.shape[1:])
+            return jax.numpy.moveaxis(x, 2, 0)  # (accumulation, groups, rows, ...)
 
         def add_part(state: Any, part: Any) -> tuple[Any, None]:
             gradients, sums, fixed = state
-            more, part_sums, fixed = gradients_of(trainable, fixed, part[0], part[1], counts)
+            more, part_sums, fixed = of_groups(trainable, fixed, *part, counts, jax.numpy.arange(groups))
             return (*jax.tree.map(lambda a, b: a + b, (gradients, sums), (more, part_sums)), fixed), None
 
         parts = jax.tree.map(split, (inputs, labels))
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradients_of, trainable, fixed, *first, counts)[:2]
+        shapes = jax.eval_shape(of_groups, trainable, fixed, *first, counts, jax.numpy.arange(groups))[:2]
         zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add_part, (*zeros, fixed), parts)[0]
+        gradients, sums, fixed = jax.lax.scan(add_part, (*zeros, fixed), parts)[0]
+        return *jax.tree.map(lambda x: x.sum(axis=0), (gradients, sums)), fixed
 
     def train(state: Any, inputs: Any, labels: Any) -> Any:
         trainable, fixed, of_optimizer = state

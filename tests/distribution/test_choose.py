@@ -149,5 +149,11 @@ def test_an_environment_that_cannot_be_read_is_told_in_one_line(variables, words
     assert "\n" not in str(caught.value)
 
 
+def test_processes_of_one_host_are_counted():
+    workers = ("a:1", "b:1", "b:2", "[::1]:3")
+    found = [(Cluster(workers, index).shares_host, Cluster(workers, index).place_on_host) for index in range(4)]
+    assert found == [(False, 0), (True, 0), (True, 1), (False, 0)]
+
+
 def test_tensorflow_gets_the_cluster_as_it_reads_it():
     assert json.loads(Cluster(("a:1", "b:2"), 1).tf_config()) == TF_CONFIG
