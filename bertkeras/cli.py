@@ -43,9 +43,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 2 for bad input, or 128 + n after signal n."""
+    """Run the command; the exit code is 0, 2 for bad input, 75 for a lost process, or 128 + n after signal n."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    code = 1  # of an error that nobody foresaw
+    try:
+        code = run(arguments)
+        return code
+    finally:
+        if "jax" in sys.modules:
+            from bertkeras.training.distribution_jax import leave
+
+            leave(code)
+
+
+def run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
         import_quietly()

@@ -121,7 +121,10 @@ def run_pretrain(options: argparse.Namespace) -> None:
     if options.resume and (options.config or options.auto_resume or given(options)):
         raise BertKerasError("--resume goes on with the options of the run; give no others")
     config = None if options.resume else config_of(options)
-    if options.dry_run and config:
+    if options.dry_run:
+        config = config or config_class("pretrain")(
+            **config_class("pretrain").load_toml(Path(options.resume) / "config.toml")
+        )
         print(config.to_toml())
         print_table(describe(config))
         return

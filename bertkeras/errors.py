@@ -32,14 +32,18 @@ class Interrupted(Exception):
 class PeerLost(Exception):
     """Another process of the run is gone; the run can go on from its last checkpoint once all are started again.
 
+    On JAX the runtime may notice first, and abort the process with SIGABRT.
+
     Attributes:
         exit_code: 75, by which `sysexits.h` says that trying again may help.
     """
 
     exit_code = 75
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__(f"another process of this run is gone; start all of them again, with --resume {folder}")
+    def __init__(self, folder: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(
+            f"another process of this run is gone ({reason[:120]}); start all of them again, with --resume {folder}"
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ class Dropout(keras.layers.Dropout):
     is kept according to `hash(i, n, seed)`: two multiplications that a compiler fuses into the layers around them,
     so that no random tensor ever lies in memory. The generator's state is the usual `(seed, n)` of a
     `keras.random.SeedGenerator`, saved with the model; the same state gives the same mask on every backend, and
-    however a batch is divided over devices: part `k` of equal parts goes on with the counters where part `k - 1` ends.
+    however a process divides its rows over devices: part `k` goes on with the counters where part `k - 1` ends.
 
     Args: as for `keras.layers.Dropout`.
     """

@@ -68,7 +68,7 @@ def cluster_from_environment(environment: Mapping[str, str] = os.environ) -> Clu
         return Cluster(tuple(workers.split(",")), _number(environment, WORKER))
     if text := environment.get("TF_CONFIG"):
         return _from_tf_config(text)
-    tasks = environment.get("SLURM_NTASKS")
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", environment.get("SLURM_NTASKS"))
     # a job step, not the batch script around it
     if _is_number(tasks) and tasks != "1" and "SLURM_STEP_NODELIST" in environment:
         return _from_slurm(environment)
@@ -97,11 +97,10 @@ def _from_tf_config(text: str) -> Cluster:
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     hosts = _hosts(environment["SLURM_STEP_NODELIST"])
-    tasks, rest = divmod(_number(environment, "SLURM_NTASKS"), len(hosts))
+    count = _number(environment, "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS")
+    tasks, rest = divmod(count, len(hosts))
     if rest:
-        raise BertKerasError(
-            f"SLURM has {environment['SLURM_NTASKS']} tasks on {len(hosts)} nodes; give --ntasks-per-node, best 1"
-        )
+        raise BertKerasError(f"SLURM has {count} tasks on {len(hosts)} nodes; give --ntasks-per-node, best 1")
     port = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 10000  # two jobs on a node do not meet
     workers = [f"{host}:{port + task}" for host in hosts for task in range(tasks)]
     return Cluster(tuple(workers), _number(environment, "SLURM_PROCID"))
@@ -114,15 +113,17 @@ def _hosts(nodes: str) -> list[str]:
         if shown.returncode == 0 and shown.stdout.split():
             return shown.stdout.split()
     hosts = []
-    for part in re.findall(r"[^,\[]+(?:\[[^\]]*\])?", nodes):
-        match = re.fullmatch(r"([^\[]*)(?:\[([\d,-]+)\])?", part)
+    for part in re.findall(r"[^,\[]*(?:\[[^\]]*\])?[^,\[]*", nodes):
+        if not part:
+            continue
+        match = re.fullmatch(r"([^\[]*)(?:\[([\d,-]+)\])?([^\[]*)", part)
         if match is None:
             raise BertKerasError(f"cannot read SLURM_STEP_NODELIST={nodes}; set {WORKERS} and {WORKER}")
         for numbers in (match[2] or "").split(","):
             first, _, last = numbers.partition("-")
             last = last or first
             numbered = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)] if first else [""]
-            hosts += [match[1] + number for number in numbered]
+            hosts += [match[1] + number + match[3] for number in numbered]
     return hosts
 
 

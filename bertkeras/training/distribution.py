@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,12 @@ class Distribution:
         """For each flag, whether it is set in any process; every process must call it."""
         return [bool(count) for count in self.total(map(float, flags))] if self.processes > 1 else list(flags)
 
-    def meet(self, path: Path) -> None:
-        """Wait until the chief has written `path`, and all processes are here."""
+    def meet(self, *paths: Path) -> None:
+        """Wait until all processes are here, and see what the chief has written.
+
+        Raises:
+            BertKerasError: A path is not to be seen from this process.
+        """
 
     def to_host(self, value: Any) -> np.ndarray:
         """All of a variable's value in this process's memory; every process must call it."""
@@ -160,3 +165,20 @@ def cpu_devices() -> int | None:
     if not text.isdigit() or int(text) < 1:
         raise BertKerasError(f"BERTKERAS_CPU_DEVICES must be a number of devices, got {text!r}")
     return int(text)
+
+
+def wait_for(paths: Iterable[Path], seconds: float = 60.0) -> None:
+    """Wait for files that are there, but that a network's folder may show late.
+
+    Raises:
+        BertKerasError: One does not appear.
+    """
+    end = time.monotonic() + seconds
+    for path in paths:
+        while not path.exists():
+            if time.monotonic() > end:
+                raise BertKerasError(
+                    f"the chief has written {path}, but this process does not see it; the processes of a run need one "
+                    "shared folder, under the same path"
+                )
+            time.sleep(0.1)

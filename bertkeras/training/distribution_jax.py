@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import time
+import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from bertkeras.errors import BertKerasError
 from bertkeras.training.cluster import Cluster
-from bertkeras.training.distribution import LAYOUT, Distribution, cpu_devices
+from bertkeras.training.distribution import LAYOUT, Distribution, cpu_devices, wait_for
 
 
 class JaxDistribution(Distribution):
@@ -43,9 +45,28 @@ class JaxDistribution(Distribution):
         )
         self.mesh = mesh.backend_mesh
         self.model_shards = model_shards
-        here = self.mesh.local_devices
-        rows = sorted({int(np.argwhere(self.mesh.devices == device)[0][0]) for device in here})
-        self.part = (rows[0] // len(rows), self.replicas // len(rows))
+        self.part = self._part()
+        self._meetings = 0
+        self._gathered = jax.jit(lambda x: x, out_shardings=self.over_batch(divided=False))
+
+    def _part(self) -> tuple[int, int]:
+        """Which rows of the mesh lie in this process: part `k` of `n` equal ones.
+
+        Raises:
+            BertKerasError: The processes do not have equally many.
+        """
+        rows: list[set[int]] = [set() for _ in range(self.processes)]
+        for place, device in np.ndenumerate(self.mesh.devices):
+            rows[device.process_index].add(place[0])
+        mine, size = rows[self.process], len(rows[self.process])
+        first = min(mine, default=0)
+        if any(len(other) != size for other in rows) or mine != set(range(first, first + size)) or first % size:
+            counts = [sum(d.process_index == p for d in self.mesh.devices.flat) for p in range(self.processes)]
+            raise BertKerasError(
+                f"the processes have {', '.join(map(str, counts))} devices, which models on {self.model_shards} "
+                "each do not divide evenly; give every process equally many, and a number of shards that divides them"
+            )
+        return first // size, self.replicas // size
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.distribution.scope()
@@ -65,15 +86,29 @@ class JaxDistribution(Distribution):
         return np.asarray(multihost_utils.process_allgather(values), "float64").sum(axis=0)
 
     def to_host(self, value: Any) -> np.ndarray:
-        import jax
-
         if not value.is_fully_addressable and not value.is_fully_replicated:
-            value = jax.jit(lambda x: x, out_shardings=self.over_batch(divided=False))(value)
+            value = self._gathered(value)
         return np.asarray(value)
 
-    def meet(self, path: Path) -> None:
-        while not self.is_chief and not path.exists():  # no collective waits so long; a chief that dies ends us all
-            time.sleep(0.2)
+    def meet(self, *paths: Path) -> None:
+        if self.processes == 1:
+            return
+        from jax._src import distributed
+
+        # by the coordinator, because no collective waits for hours; where the chief is gone it raises
+        client: Any = distributed.global_state.client
+        key = f"bertkeras/{self._meetings}"
+        self._meetings += 1
+        if self.is_chief:
+            client.key_value_set(key, "here")
+        while not self.is_chief:
+            try:
+                client.blocking_key_value_get(key, 10_000)
+                break
+            except RuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+        wait_for(paths)
         self.total([0.0])
 
     def gather(self, variables: Iterable[Any]) -> None:
@@ -148,3 +183,14 @@ def _join(name: str, cluster: Cluster) -> None:
     elif name == "tpu":
         with contextlib.suppress(ValueError):  # neither on a TPU nor in a slice of several hosts
             jax.distributed.initialize()
+
+
+def leave(code: int) -> None:
+    """End this process at once if it failed among others: JAX would wait for them for minutes first."""
+    jax = sys.modules.get("jax")
+    if code and jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1:
+        if error := sys.exc_info()[1]:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from bertkeras.errors import BertKerasError
 from bertkeras.training.cluster import Cluster
-from bertkeras.training.distribution import Distribution, cpu_devices
+from bertkeras.training.distribution import Distribution, cpu_devices, wait_for
 
 
 class TensorFlowDistribution(Distribution):
@@ -38,10 +37,9 @@ class TensorFlowDistribution(Distribution):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.strategy.scope()
 
-    def meet(self, path: Path) -> None:
+    def meet(self, *paths: Path) -> None:
         self.total([0.0])
-        while not path.exists():  # a network's folder may lag behind
-            time.sleep(0.2)
+        wait_for(paths)
 
     def total(self, values: Iterable[float]) -> np.ndarray:
         import tensorflow as tf
@@ -70,6 +68,10 @@ def tensorflow_distribution(name: str, cluster: Cluster) -> Distribution:
 
     if cluster.size > 1 and name in ("auto", "multi_worker"):
         _divide_cpu()
+        if cluster.shares_host and (gpus := tf.config.list_physical_devices("GPU")):
+            if cluster.place_on_host >= len(gpus):
+                raise BertKerasError(f"more processes on this host than its {len(gpus)} GPUs; each takes one")
+            tf.config.set_visible_devices(gpus[cluster.place_on_host], "GPU")
         os.environ["TF_CONFIG"] = cluster.tf_config()
         return TensorFlowDistribution("multi_worker", tf.distribute.MultiWorkerMirroredStrategy(), cluster)
     if name == "single":

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.errors import BertKerasError, Interrupted, PeerLost
+from bertkeras.errors import BertKerasError, Interrupted, PeerLost, first_line
 from bertkeras.files import write_text
 from bertkeras.models.masked_lm import BertMaskedLM
 from bertkeras.models.pretrainer import BertPretrainer
@@ -140,7 +140,7 @@ def _run(config: PretrainConfig, folder: Path, display: Display, distribution: D
             if distribution.is_chief:
                 _check_sentences(config, _tokenizer(config, folder, display))
                 _prepared(config, folder, WordPieceTokenizer.load(folder), display)
-            distribution.meet(Path(config.prepared or folder / "prepared") / "prepared.json")
+            distribution.meet(folder / "tokenizer.json", Path(config.prepared or folder / "prepared") / "prepared.json")
             tokenizer = WordPieceTokenizer.load(folder)
             prepared = _prepared(config, folder, tokenizer, display)
             masking = config.masking(tokenizer, prepared.train.options.max_sequence_length)
@@ -155,7 +155,7 @@ def _run(config: PretrainConfig, folder: Path, display: Display, distribution: D
         distribution.meet(folder / "summary.json")
     except Exception as error:
         if distribution.processes > 1 and is_lost_peer(error):
-            raise PeerLost(folder) from error
+            raise PeerLost(folder, first_line(error)) from error
         raise
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
@@ -266,6 +266,11 @@ def _train(
     )
     checkpoints = Checkpoints(folder / "checkpoints", model, optimizer, config.keep_checkpoints, distribution)
     progress = checkpoints.restore()
+    if progress.step > config.steps:
+        raise BertKerasError(
+            f"{folder} has a checkpoint of step {progress.step}, but config.toml says steps = {config.steps}; "
+            "set steps to what it was"
+        )
     batches = pretraining_dataset(
         prepared.train,
         masking,
@@ -289,15 +294,15 @@ def _train(
             progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + now - clock
             progress.seconds += now - clock
             clock = now
+            if not math.isfinite(progress.sums["mlm_loss"]):  # before anything is saved
+                raise BertKerasError(
+                    f"the loss is {progress.sums['mlm_loss']} at step {progress.step}; lower learning_rate "
+                    f"({config.learning_rate:g}) and start anew, or resume from the last checkpoint"
+                )
             logged = progress.step % config.log_steps == 0 or progress.step == config.steps
             if logged:
                 rate = float(optimizer.learning_rate)
                 values = {**means(progress.sums), "learning_rate": rate, "tokens_per_second": _speed(progress.sums)}
-                if not math.isfinite(values["mlm_loss"]):
-                    raise BertKerasError(
-                        f"the loss is {values['mlm_loss']} at step {progress.step}; lower learning_rate "
-                        f"({config.learning_rate:g}) and start anew, or resume from the last checkpoint"
-                    )
                 log.write(progress.step, values)
                 bar(progress.step, values)
                 progress.sums = {}

@@ -152,7 +152,7 @@ class Checkpoints:
                     "remove that folder to begin anew"
                 )
         steps = self.distribution.total([progress.step])[0]
-        if steps != progress.step * self.distribution.processes:
+        if self.distribution.any(steps != progress.step * self.distribution.processes)[0]:
             raise BertKerasError(
                 f"process {self.distribution.process} finds step {progress.step} in {self.folder} and others another; "
                 "all processes of a run need one shared folder"

@@ -54,12 +54,12 @@ def jax_train_step(
 
         def add_part(state: Any, part: Any) -> tuple[Any, None]:
             gradients, sums, fixed = state
-            more, part_sums, fixed = of_groups(trainable, fixed, *part, counts, jax.numpy.arange(groups))
+            more, part_sums, fixed = of_groups(trainable, fixed, part[0], part[1], counts, jax.numpy.arange(groups))
             return (*jax.tree.map(lambda a, b: a + b, (gradients, sums), (more, part_sums)), fixed), None
 
         parts = jax.tree.map(split, (inputs, labels))
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(of_groups, trainable, fixed, *first, counts, jax.numpy.arange(groups))[:2]
+        shapes = jax.eval_shape(of_groups, trainable, fixed, first[0], first[1], counts, jax.numpy.arange(groups))[:2]
         zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
         gradients, sums, fixed = jax.lax.scan(add_part, (*zeros, fixed), parts)[0]
         return *jax.tree.map(lambda x: x.sum(axis=0), (gradients, sums)), fixed

@@ -124,6 +124,12 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_ID": "70007", "SLU
         ({**SLURM, "SLURM_STEP_NODELIST": "n[1,3]"}, ("n1:12362", "n1:12363", "n3:12362", "n3:12363"), 2),
         ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, ("localhost:0",), 0),
         ({**SLURM, "SLURM_NTASKS": "1"}, ("localhost:0",), 0),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, ("localhost:0",), 0),
+        (
+            {**SLURM, "SLURM_NTASKS": "3", "SLURM_STEP_NODELIST": "a[1-2]-ib,b"},
+            ("a1-ib:12362", "a2-ib:12362", "b:12362"),
+            2,
+        ),
     ],
 )
 def test_the_processes_are_read_from_the_environment(variables, workers, index):

@@ -75,10 +75,13 @@ def test_four_devices_that_share_a_model_hold_a_quarter_of_it_each():
     assert run("jax", cell, "float32")["bytes"] <= 0.35 * one_device("jax", "float32")["bytes"]
 
 
-@pytest.mark.parametrize("dropout", [0.2])
-def test_on_jax_the_masks_of_dropout_do_not_depend_on_the_devices(dropout):
-    need("jax")
-    one = train("jax", dropout=dropout, steps=10)
-    two = train("jax", dropout=dropout, steps=10, strategy="data_parallel", devices=2)
+@pytest.mark.parametrize(
+    ("backend", "strategy", "accumulation"),
+    [("tensorflow", "mirrored", 1), ("jax", "data_parallel", 1), ("jax", "data_parallel", 2)],
+)
+def test_the_masks_of_dropout_do_not_depend_on_the_devices(backend, strategy, accumulation):
+    need(backend)
+    options = {"dropout": 0.2, "steps": 10, "accumulation": accumulation}
+    one, two = train(backend, **options), train(backend, strategy=strategy, devices=2, **options)
     np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
-    assert one["losses"] != one_device("jax", "float32")["losses"][:10]
+    assert one["losses"] != one_device(backend, "float32")["losses"][:10]

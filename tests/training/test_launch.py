@@ -29,6 +29,10 @@ def starts(tmp_path):
     return {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
 
 
+def starts_begun(tmp_path):
+    return [path for path in tmp_path.glob("*.json") if path.read_text()]
+
+
 def test_all_know_each_other_and_end_well(tmp_path):
     assert launch(["pretrain", "--output", "x"], 3, program=program(tmp_path, "")) == 0
     found = starts(tmp_path)
@@ -36,6 +40,12 @@ def test_all_know_each_other_and_end_well(tmp_path):
     assert len({tuple(workers) for _, workers in found.values()}) == 1
     assert len(set(found["0-0"][1])) == 3
     assert found["0-0"][0] == ["pretrain", "--output", "x"]
+
+
+def test_a_run_that_is_resumed_is_resumed_again(tmp_path):
+    code = "sys.exit(75 if attempt == 0 else 0)"
+    assert launch(["pretrain", "--resume=x"], 1, restarts=1, program=program(tmp_path, code)) == 0
+    assert starts(tmp_path)["0-1"][0] == ["pretrain", "--resume=x"]
 
 
 def test_one_that_is_killed_starts_all_again_and_the_run_goes_on(tmp_path):
@@ -75,7 +85,7 @@ def test_a_stop_on_request_reaches_all_and_is_not_tried_again(tmp_path):
     command = program(tmp_path, code)
     outer = (
         "import sys; from bertkeras.training.launch import launch\n"
-        f"sys.exit(launch(['x'], 2, restarts=3, program={command!r}))"
+        f"sys.exit(launch(['pretrain'], 2, restarts=3, program={command!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", outer])
     end = time.monotonic() + 60
@@ -87,7 +97,25 @@ def test_a_stop_on_request_reaches_all_and_is_not_tried_again(tmp_path):
     assert set(starts(tmp_path)) == {"0-0", "1-0"}
 
 
-@pytest.mark.parametrize(("arguments", "processes", "restarts"), [([], 2, 0), (["info"], 0, 0), (["info"], 1, -1)])
+def test_a_stop_during_the_start_is_a_stop_too(tmp_path):
+    command = program(tmp_path, "time.sleep(60)")  # has no handler yet, and dies of the signal
+    outer = (
+        "import sys; from bertkeras.training.launch import launch\n"
+        f"sys.exit(launch(['pretrain'], 2, restarts=3, program={command!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", outer])
+    end = time.monotonic() + 60
+    while len(starts_begun(tmp_path)) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert set(starts(tmp_path)) == {"0-0", "1-0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes", "restarts"),
+    [([], 2, 0), (["finetune"], 2, 0), (["pretrain"], 0, 0), (["pretrain"], 1, -1)],
+)
 def test_what_cannot_be_launched(arguments, processes, restarts):
     with pytest.raises(BertKerasError, match="bertkeras launch --help"):
         launch(arguments, processes, restarts=restarts)
