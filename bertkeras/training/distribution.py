@@ -99,14 +99,10 @@ def choose_distribution(
 ) -> Distribution:
     """The distribution of a name on the backend in use; call it before anything else touches the devices.
 
-    | | TensorFlow | JAX | PyTorch |
-    |---|---|---|---|
-    | `single` | one device | one device | one device |
-    | `mirrored` | the devices of this host | | |
-    | `multi_worker` | the devices of several processes | | |
-    | `data_parallel` | | the devices of one or several processes, each with the whole model | |
-    | `model_parallel` | | the same, `model_shards` of them sharing one model | |
-    | `tpu` | | `data_parallel` on TPUs | |
+    `"single"` is one device, on every backend. On TensorFlow `"mirrored"` takes the devices of this host, and
+    `"multi_worker"` those of several processes. On JAX `"data_parallel"` takes the devices of one or several processes
+    with the whole model on each, `"model_parallel"` lets `model_shards` of them share a model, and `"tpu"` is
+    `"data_parallel"` on TPUs.
 
     Args:
         strategy: One of `STRATEGIES`. `"auto"` takes every device there is, with the whole model on each.
