@@ -18,9 +18,10 @@ from tests.parity.results import record
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 
-# The backends add float32 numbers in different orders: 2e-7, three units in the last place of a loss, is the most that
-# was seen in 50 steps. Another dropout mask moves the first loss by 5e-4 already.
-TOLERANCE = 1e-5
+# The backends add float32 numbers in different orders: that is 3e-7 in most steps, three units in the last place of a
+# loss. Where a step lands on a steep place, as at a rate of 1e-2 one may, it was 4e-5 for three steps and 1e-6 again
+# after them. Another dropout mask moves the first loss by 5e-4 already.
+TOLERANCE, USUAL = 1e-4, 2e-6
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="starts every backend itself; under the others is enough"
@@ -78,5 +79,7 @@ def test_the_losses_are_tensorflow_s(backend, dropout, request):
     assert len(losses) == STEPS
     assert losses[-1] < losses[0] - 1, "it learns"
     assert largest_difference(curves, backend, str(dropout)) < TOLERANCE
+    relative = np.abs(np.array(losses) / curves["tensorflow"][str(dropout)] - 1)
+    assert np.median(relative) < USUAL
     other = curves[backend][str(DROPOUTS[dropout == DROPOUTS[0]])]
-    assert abs(other[0] / losses[0] - 1) > 10 * TOLERANCE, "dropout makes a difference"
+    assert abs(other[0] / losses[0] - 1) > 100 * USUAL, "dropout makes a difference"
