@@ -27,6 +27,7 @@ from bertkeras.training.evaluate import evaluate
 from bertkeras.training.interrupt import StopSignal
 from bertkeras.training.metrics import MetricsLog, means, read_metrics
 from bertkeras.training.optimizers import AdamW
+from bertkeras.training.plan import count_parameters
 from bertkeras.training.pretrain_config import PretrainConfig
 from bertkeras.training.progress import Display
 from bertkeras.training.report import write_report
@@ -338,10 +339,7 @@ def _median_speed(folder: Path) -> float:
 
 def describe(config: PretrainConfig) -> dict[str, Any]:
     """What a run would be, for a dry run: sizes and work, without reading the corpus or writing a file."""
-    model = BertPretrainer(
-        config.bert_config(config.vocabulary_size), next_sentence=config.row_options(0, 1, 2).has_labels
-    )
-    parameters = model.count_params()
+    parameters = count_parameters(config.bert_config(config.vocabulary_size), config.row_options(0, 1, 2).has_labels)
     return {
         "parameters": parameters,
         "weights_and_optimizer_mb": round(parameters * 4 * (3 + (config.ema is not None)) / 2**20, 1),

@@ -75,10 +75,10 @@ def tensorflow_train_step(
             return tf.ensure_shape(x[here * rows : (here + 1) * rows], [rows, *x.shape[1:]])
 
         inputs, labels = tf.nest.map_structure(mine, (inputs, labels))
-        counts = sum_over_replicas(context, {**whole_counts(labels), "tokens": count_tokens(inputs)})
+        counts = sum_scalars(context, {**whole_counts(labels), "tokens": count_tokens(inputs)})
         gradients, sums = compute(inputs, labels, counts)
         optimizer.apply(gradients, model.trainable_variables)  # which sums them over the devices
-        return {**sum_over_replicas(context, sums), "tokens": counts["tokens"]}
+        return {**sum_scalars(context, sums), "tokens": counts["tokens"]}
 
     @tf.function(autograph=False, reduce_retracing=True)
     def distributed_step(inputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def tensorflow_train_step(
     return distributed_step
 
 
-def sum_over_replicas(context: Any, sums: dict[str, Any]) -> dict[str, Any]:
+def sum_scalars(context: Any, sums: dict[str, Any]) -> dict[str, Any]:
     """Scalars summed over all devices, in one message."""
     import tensorflow as tf
 
