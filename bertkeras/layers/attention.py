@@ -9,6 +9,7 @@ from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer, take_positions
+from bertkeras.layers.dense import Dense
 from bertkeras.layers.dropout import Dropout
 
 
@@ -72,10 +73,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             raise BertKerasError(f"num_heads={self.num_heads} does not divide the width {hidden_dim} of the input")
         self.head_dim = hidden_dim // self.num_heads
         scale = self.initializer_range
-        self.qkv_dense = keras.layers.Dense(
+        self.qkv_dense = Dense(
             3 * hidden_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="qkv"
         )
-        self.output_dense = keras.layers.Dense(
+        self.output_dense = Dense(
             hidden_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="output"
         )
         self.qkv_dense.build(input_shape)

@@ -78,6 +78,12 @@ def runs_operation_by_operation() -> bool:
     return not GraphOrParentsInXlaContext(get_default_graph())
 
 
+def runs_under_xla() -> bool:
+    """Whether XLA compiles this: always on JAX, by choice on TensorFlow."""
+    backend = keras.backend.backend()
+    return backend == "jax" or (backend == "tensorflow" and not runs_operation_by_operation())
+
+
 def replica_context() -> Any:
     """Where this replica stands in the TensorFlow strategy in force; `None` on other backends and for a single one."""
     if keras.backend.backend() != "tensorflow":

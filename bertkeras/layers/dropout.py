@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -33,9 +36,24 @@ class Dropout(keras.layers.Dropout):
         threshold = round((self.rate - 0.5) * 2**32)
         count, part = ops.size(inputs), which_part_of_batch()
         first = 0 if part is None else part * count  # the rows before this part take as many counters
-        bits = ops.reshape(hash_bits(count, self.seed_generator.next(), first), ops.shape(inputs))
+        drawn = _drawn.get().get(id(self))
+        state = self.seed_generator.next() if drawn is None else drawn
+        bits = ops.reshape(hash_bits(count, state, first), ops.shape(inputs))
         scale = ops.cast(1.0 / (1.0 - self.rate), inputs.dtype)
         return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
+
+
+_drawn: contextvars.ContextVar[dict[int, Any]] = contextvars.ContextVar("drawn", default={})  # noqa: B039
+
+
+@contextlib.contextmanager
+def with_drawn(states: Iterable[tuple[Dropout, Any]]) -> Iterator[None]:
+    """Within, these layers use these seed states, drawn before, and leave their generators alone."""
+    token = _drawn.set({id(layer): state for layer, state in states})
+    try:
+        yield
+    finally:
+        _drawn.reset(token)
 
 
 def hash_bits(count: Any, state: Any, first: Any = 0) -> Any:

@@ -18,7 +18,8 @@ class BertEmbeddings(keras.layers.Layer):
     """`dropout(layer_norm(token + position + segment))`.
 
     The segment rows are added by a product with a one-hot matrix and the positions by a slice, so that their
-    gradients are dense: Keras 3.15 on TensorFlow squares a sparse gradient in Adam without summing repeated rows.
+    gradients are dense: Keras 3.15 on TensorFlow squares a sparse gradient in Adam without summing repeated rows. The
+    tables are read, and their gradients summed, in their own precision, whatever that of the layer.
 
     Args:
         vocabulary_size: Rows of the token table.
@@ -73,7 +74,8 @@ class BertEmbeddings(keras.layers.Layer):
 
     def build(self, token_ids_shape: tuple[int | None, ...], **_: Any) -> None:
         def table(name: str, rows: int, initializer: keras.initializers.Initializer) -> Any:
-            return self.add_weight(shape=(rows, self.hidden_dim), initializer=initializer, name=name)
+            shape = (rows, self.hidden_dim)
+            return self.add_weight(shape=shape, initializer=initializer, autocast=False, name=name)
 
         for_positions = make_position_initializer(self.position_initializer, self.initializer_range)
         self.token_table = table("token_table", self.vocabulary_size, bert_initializer(self.initializer_range))

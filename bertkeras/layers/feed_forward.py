@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from bertkeras.layers.common import bert_initializer, get_activation
+from bertkeras.layers.dense import Dense
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -43,10 +44,10 @@ class PositionwiseFeedForward(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         scale = self.initializer_range
-        self.expand = keras.layers.Dense(
+        self.expand = Dense(
             self.intermediate_dim, kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="expand"
         )
-        self.contract = keras.layers.Dense(
+        self.contract = Dense(
             input_shape[-1], kernel_initializer=bert_initializer(scale), dtype=self.dtype_policy, name="contract"
         )
         self.expand.build(input_shape)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from bertkeras.layers.common import bert_initializer, get_activation, take_positions
+from bertkeras.layers.dense import Dense, affine
 from bertkeras.layers.layer_norm import LayerNormalization
 
 
@@ -46,7 +46,7 @@ class MaskedLMHead(keras.layers.Layer):
         tied: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # which would round the table before its time
         self.vocabulary_size = vocabulary_size
         self.tied = tied
         self.activation = activation
@@ -57,7 +57,7 @@ class MaskedLMHead(keras.layers.Layer):
 
     def build(self, inputs_shape: tuple[int | None, ...], *_: Any, **__: Any) -> None:
         hidden_dim = inputs_shape[-1]
-        self.transform = keras.layers.Dense(
+        self.transform = Dense(
             hidden_dim,
             kernel_initializer=bert_initializer(self.initializer_range),
             dtype=self.dtype_policy,
@@ -65,11 +65,14 @@ class MaskedLMHead(keras.layers.Layer):
         )
         self.transform.build(inputs_shape)
         self.layer_norm.build(inputs_shape)
-        self.output_bias = self.add_weight(shape=(self.vocabulary_size,), initializer="zeros", name="output_bias")
+        self.output_bias = self.add_weight(
+            shape=(self.vocabulary_size,), initializer="zeros", autocast=False, name="output_bias"
+        )
         if not self.tied:
             self.output_table = self.add_weight(
                 shape=(self.vocabulary_size, hidden_dim),
                 initializer=bert_initializer(self.initializer_range),
+                autocast=False,
                 name="output_table",
             )
 
@@ -77,8 +80,8 @@ class MaskedLMHead(keras.layers.Layer):
         x = inputs if mask_positions is None else take_positions(inputs, mask_positions)
         # (batch, predictions, hidden_dim)
         x = self.layer_norm(self.activation_function(self.transform(x)))
-        table = ops.cast(embedding_table if self.tied else self.output_table, x.dtype)
-        return ops.matmul(x, ops.transpose(table)) + ops.cast(self.output_bias, x.dtype)
+        table = embedding_table if self.tied else self.output_table
+        return affine(x, table, self.output_bias, transposed=True)
 
     def compute_output_shape(
         self,
@@ -116,7 +119,7 @@ class NextSentenceHead(keras.layers.Layer):
     def __init__(self, initializer_range: float = 0.02, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initializer_range = initializer_range
-        self.dense = keras.layers.Dense(
+        self.dense = Dense(
             2, kernel_initializer=bert_initializer(initializer_range), dtype=self.dtype_policy, name="scores"
         )
 

@@ -11,7 +11,9 @@ from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import BertEmbeddings, TransformerEncoderBlock
 from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.dense import Dense
 from bertkeras.layers.layer_norm import LayerNormalization
+from bertkeras.layers.recompute import is_recomputing, recomputed
 from bertkeras.models.base import PresetModel
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -99,7 +101,7 @@ class BertBackbone(PresetModel):
             else None
         )
         self.pooler = (
-            keras.layers.Dense(
+            Dense(
                 config.hidden_dim,
                 activation="tanh",
                 kernel_initializer=bert_initializer(config.initializer_range),
@@ -136,9 +138,12 @@ class BertBackbone(PresetModel):
         if wanted is not None and self.pooler is not None:  # the pooler reads the first
             first = ops.zeros_like(inputs["token_ids"][:, :1])
             wanted = ops.concatenate([first, ops.cast(wanted, first.dtype)], axis=1)
-        for block in self.encoder_blocks[:-1]:
-            x = block(x, attention_mask=mask, training=training)
-        x = self.encoder_blocks[-1](x, attention_mask=mask, output_positions=wanted, training=training)
+        for block in self.encoder_blocks:
+            positions = wanted if block is self.encoder_blocks[-1] else None
+            if training and is_recomputing():
+                x = recomputed(block, x, attention_mask=mask, output_positions=positions)
+            else:
+                x = block(x, attention_mask=mask, output_positions=positions, training=training)
         if self.final_norm is not None:
             x = self.final_norm(x)
         if self.pooler is None:

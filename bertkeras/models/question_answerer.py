@@ -12,6 +12,7 @@ import numpy as np
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.dense import Dense
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
 from bertkeras.models.losses import cross_entropy, weighted_mean
@@ -86,7 +87,7 @@ class BertQuestionAnswerer(PresetModel):
         self.max_answer = max_answer
         self.no_answer_threshold = no_answer_threshold
         self.backbone = BertBackbone(self.config, with_pooler=False, dtype=self.dtype_policy, name="backbone")
-        self.span_head = keras.layers.Dense(
+        self.span_head = Dense(
             2,
             kernel_initializer=bert_initializer(self.config.initializer_range),
             dtype=self.dtype_policy,

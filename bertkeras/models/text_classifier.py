@@ -13,6 +13,7 @@ from keras import ops
 from bertkeras.config import TEXT_TASKS, BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers.common import bert_initializer
+from bertkeras.layers.dense import Dense
 from bertkeras.layers.dropout import Dropout
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
@@ -181,13 +182,13 @@ class BertTextClassifier(PresetModel):
 
 def classifier_head(
     config: BertConfig, num_classes: int, head_dropout: float | None, dtype: Any, initializer: Any = None
-) -> tuple[Dropout, keras.layers.Dense]:
+) -> tuple[Dropout, Dense]:
     """Dropout and the linear layer that scores classes."""
     rate = config.dropout if head_dropout is None else head_dropout
     kernel = initializer or bert_initializer(config.initializer_range)
     return (
         Dropout(rate, dtype=dtype, name="head_dropout"),
-        keras.layers.Dense(num_classes, kernel_initializer=kernel, dtype=dtype, name="classifier"),
+        Dense(num_classes, kernel_initializer=kernel, dtype=dtype, name="classifier"),
     )
 
 

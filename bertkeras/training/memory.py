@@ -61,7 +61,13 @@ class Memory:
 
 
 def kept_elements(
-    config: BertConfig, rows: int, length: int, asked: int, next_sentence: bool, packed: bool = False
+    config: BertConfig,
+    rows: int,
+    length: int,
+    asked: int,
+    next_sentence: bool,
+    packed: bool = False,
+    recompute: bool = False,
 ) -> dict[str, int]:
     """Numbers that XLA keeps between the two passes, read off its buffer assignment and checked by `benchmarks.plan`.
 
@@ -74,6 +80,7 @@ def kept_elements(
     Dropout keeps nothing, since its masks are computed again. This is the account of Korthikanti et al. 2022, section
     4.1 (34 bytes for each position and unit of width, 5 for each score, at 16 bits with stored dropout masks), for what
     this package computes: its last block keeps keys and values at every position, the rest at those asked for.
+    With `recompute` every block keeps its input, `T d`, and the one whose turn it is in the backward pass the rest.
 
     Args:
         config: The model.
@@ -82,6 +89,7 @@ def kept_elements(
         asked: Masked positions in a row.
         next_sentence: Whether the pooler reads the first position too.
         packed: Whether rows hold several texts, with a mask and positions of their own.
+        recompute: Whether blocks are computed again in the backward pass.
 
     Returns:
         Numbers by what they are: `sums` of the residuals and their norms, `projections` to and from the heads, `inner`
@@ -89,8 +97,9 @@ def kept_elements(
     """
     width, inner, heads, full = config.hidden_dim, config.intermediate_dim, config.num_heads, config.num_layers - 1
     tokens, seen, masked = rows * length, rows * (asked + next_sentence), rows * asked
+    whole, full = full, min(full, 1) if recompute else full
     return {
-        "sums": width * (2 * tokens + 4 * full * tokens + 3 * seen + 5 * masked),
+        "sums": width * ((whole - full) * tokens + 2 * tokens + 4 * full * tokens + 3 * seen + 5 * masked),
         "projections": width * (4 * full * tokens + 2 * tokens + 2 * seen),
         "inner": 3 * inner * (full * tokens + seen),
         "scores": 2 * heads * length * (full * tokens + seen) + 2 * seen * length + packed * 2 * tokens * length,
@@ -107,6 +116,7 @@ def step_memory(
     *,
     next_sentence: bool = True,
     packed: bool = False,
+    recompute: bool = False,
     precision: str = "float32",
     ema: bool = False,
     accumulated: bool = False,
@@ -123,6 +133,7 @@ def step_memory(
         parameters: On this device.
         next_sentence: Whether there are pairs.
         packed: Whether rows hold several texts.
+        recompute: Whether blocks are computed again in the backward pass.
         precision: Of `PretrainConfig`. Weights, moments and gradients are float32 in either.
         ema: Whether a moving average of the weights is kept.
         accumulated: Whether there are several micro-batches.
@@ -130,7 +141,7 @@ def step_memory(
             has all the sums and all the logits.
         on_cpu: There XLA multiplies float32 numbers also in bfloat16, and keeps these.
     """
-    kept = kept_elements(model, rows, length, asked, next_sentence, packed)
+    kept = kept_elements(model, rows, length, asked, next_sentence, packed, recompute)
     split = {name: kept[name] / model_shards for name in ("projections", "inner", "scores")}
     size = SIZES[precision == BFLOAT16, on_cpu]
     activations = kept["sums"] * size.sums + sum(number * getattr(size, name) for name, number in split.items())

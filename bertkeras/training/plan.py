@@ -99,7 +99,7 @@ class Plan:
     Attributes:
         parameters: Of the model.
         flops: Of a step, by part: see `step_flops`.
-        extra_flops: Of a step, beyond the useful ones: see there.
+        extra_flops: Of a step, beyond the useful ones: see there; with `recompute`, blocks once more.
         steps: Of the optimizer.
         step_tokens: Real pieces in a step.
         device: One of them.
@@ -222,6 +222,7 @@ def make_plan(
             share,
             next_sentence=next_sentence,
             packed=packed,
+            recompute=config.recompute,
             precision=config.precision,
             ema=config.ema is not None,
             accumulated=accumulation > 1,
@@ -229,6 +230,7 @@ def make_plan(
             on_cpu=device.name == "cpu",
         )
 
+    repeated = config.recompute * (flops["attention"] + flops["feed_forward"]) / 3  # a forward pass more
     fitting = (k for k in range(1, rows + 1) if rows % k == 0 and memory_of(k).peak <= ROOM * device.memory)
     needed = next(fitting, None)
     if needed is None:
@@ -240,14 +242,14 @@ def make_plan(
     return Plan(
         parameters=parameters,
         flops=flops,
-        extra_flops=extra_flops(*shape, packed),
+        extra_flops=extra_flops(*shape, packed) + repeated,
         steps=config.steps if tokens is None else math.ceil(tokens / step_tokens),
         step_tokens=step_tokens,
         device=device,
         devices=devices,
         model_shards=model_shards,
         mfu=mfu,
-        product_seconds=sum(flops.values()) / (devices * device.rate(config.precision) * mfu),
+        product_seconds=(sum(flops.values()) + repeated) / (devices * device.rate(config.precision) * mfu),
         update_seconds=share * (UPDATE_BYTES + EMA_BYTES * (config.ema is not None)) / device.bandwidth,
         reduce_seconds=ring_seconds(4 * share, replicas, speed),
         model_parallel_seconds=ring_seconds(exchanged, model_shards, speed),

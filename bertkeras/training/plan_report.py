@@ -33,7 +33,7 @@ def plan_lines(plan: Plan, precision: str) -> list[tuple[str, list[Line]]]:
     work += [
         ("embeddings", f"{plan.flops['embeddings']:.0f}", "looked up: no useful arithmetic"),
         ("all useful", f"{total:.3e}", "FLOPs a step"),
-        ("not useful", f"{plan.extra_flops:.3e}", "look-ups by products, and queries of the last block"),
+        ("not useful", f"{plan.extra_flops:.3e}", "look-ups by products, last queries, blocks computed again"),
     ]
     step = [
         (name, _seconds(seconds), f"{seconds / plan.step_seconds:.1%}; {remarks[name]}")

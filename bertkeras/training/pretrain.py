@@ -262,6 +262,7 @@ def _train(
         model,
         optimizer,
         accumulation=config.accumulation,
+        recompute=config.recompute,
         jit_compile=config.jit_compile,
         distribution=distribution,
     )

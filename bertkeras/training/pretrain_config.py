@@ -69,6 +69,7 @@ class PretrainConfig(Options):
     steps: int = option(6000, "optimizer steps", "training")
     batch_size: int = option(32, "rows per step", "training")
     accumulation: int = option(1, "micro-batches per step, to need less memory", "training")
+    recompute: bool = option(False, "compute activations twice, to need less memory still", "training")
     learning_rate: float = option(2e-3, "peak, after the warm-up", "training")
     warmup_share: float = option(0.1, "share of the steps over which the learning rate rises", "training")
     weight_decay: float = option(0.01, "decoupled decay of kernels and tables", "training")

@@ -20,6 +20,7 @@ def make_train_step(
     *,
     accumulation: int = 1,
     jit_compile: bool = True,
+    recompute: bool = False,
     distribution: Distribution | None = None,
 ) -> Step:
     """Compile forward pass, backward pass and update into one function.
@@ -33,6 +34,8 @@ def make_train_step(
         model: A `BertPretrainer`, made in the scope of the distribution.
         optimizer: `bertkeras.training.AdamW`, or another whose `apply` takes dense gradients.
         accumulation: Micro-batches per step; divides the rows of each device.
+        recompute: Whether the blocks' activations are computed again in the backward pass (Chen et al. 2016): a third
+            more arithmetic for the memory of one block and of every block's input. The numbers stay the same.
         jit_compile: Whether XLA compiles the step; it always does on JAX, and never on PyTorch.
         distribution: From `choose_distribution`; by default one device.
 
@@ -47,14 +50,14 @@ def make_train_step(
     if backend == "tensorflow":
         from bertkeras.training.step_tensorflow import tensorflow_train_step
 
-        return tensorflow_train_step(model, optimizer, accumulation, jit_compile, distribution)
+        return tensorflow_train_step(model, optimizer, accumulation, jit_compile, recompute, distribution)
     if backend == "jax":
         from bertkeras.training.step_jax import jax_train_step
 
-        return jax_train_step(model, optimizer, accumulation, distribution)
+        return jax_train_step(model, optimizer, accumulation, recompute, distribution)
     from bertkeras.training.step_torch import torch_train_step
 
-    return torch_train_step(model, optimizer, accumulation)
+    return torch_train_step(model, optimizer, accumulation, recompute)
 
 
 def make_test_step(model: keras.Model, distribution: Distribution | None = None) -> Step:

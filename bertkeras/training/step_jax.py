@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from bertkeras.layers.common import part_of_batch
+from bertkeras.layers.recompute import recomputing
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_jax import JaxDistribution
@@ -14,7 +15,11 @@ from bertkeras.training.step import Step, check_accumulation, count_tokens, whol
 
 
 def jax_train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int, distribution: Distribution
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    accumulation: int,
+    recompute: bool,
+    distribution: Distribution,
 ) -> Step:
     """See `make_train_step`. A sum over rows is one over all devices here, by construction."""
     import jax
@@ -24,7 +29,8 @@ def jax_train_step(
         distribution.check_layout(model.trainable_variables)
 
     def loss_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
-        outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
+        with recomputing(recompute):
+            outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
         sums = pretraining_sums(outputs, labels)
         return pretraining_loss(sums, counts), (sums, fixed)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from bertkeras.layers.recompute import recomputing
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_tensorflow import TensorFlowDistribution
@@ -17,6 +18,7 @@ def tensorflow_train_step(
     optimizer: keras.optimizers.Optimizer,
     accumulation: int,
     jit_compile: bool,
+    recompute: bool,
     distribution: Distribution,
 ) -> Step:
     """See `make_train_step`."""
@@ -25,7 +27,7 @@ def tensorflow_train_step(
     values = [variable.value for variable in model.trainable_variables]
 
     def gradients_of(inputs: Any, labels: Any, counts: Any) -> tuple[list[Any], dict[str, Any]]:
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, recomputing(recompute):
             sums = pretraining_sums(model(inputs, training=True), labels)
             loss = pretraining_loss(sums, counts)
         return tape.gradient(loss, values, unconnected_gradients="zero"), sums

@@ -6,11 +6,14 @@ from typing import Any
 
 import keras
 
+from bertkeras.layers.recompute import recomputing
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
 from bertkeras.training.step import Step, check_accumulation, count_tokens, whole_counts
 
 
-def torch_train_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int) -> Step:
+def torch_train_step(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int, recompute: bool
+) -> Step:
     """See `make_train_step`."""
     import torch
 
@@ -26,7 +29,8 @@ def torch_train_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, 
             variable.value.grad = None
         for first in range(0, rows, rows // accumulation):
             part = slice(first, first + rows // accumulation)
-            outputs = model({name: x[part] for name, x in inputs.items()}, training=True)
+            with recomputing(recompute):
+                outputs = model({name: x[part] for name, x in inputs.items()}, training=True)
             part_sums = pretraining_sums(outputs, {name: x[part] for name, x in labels.items()})
             pretraining_loss(part_sums, counts).backward()  # adds to the gradients that are there
             sums = {name: sums.get(name, 0.0) + value.detach() for name, value in part_sums.items()}

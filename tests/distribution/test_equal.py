@@ -31,9 +31,9 @@ CELLS = {
 }
 TABLE = [(backend, cell) for backend, cells in CELLS.items() for cell in cells]
 NAMES = ["-".join(map(str, [backend, *cell.values()])) for backend, cell in TABLE]
-# With bfloat16 the sums over parts are rounded to 8 bits before they are added: accumulation alone, on one device,
-# moves these losses of 4.5 by 0.002.
-TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 1e-2}
+# Sums in another order differ in the last of 24 bits, and now and then bfloat16 rounds one to another number of 8 bits;
+# from there the runs part, as fast as they learn. Accumulation alone, on one device, moves these losses too.
+TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 3e-3}
 
 
 @functools.cache
@@ -63,8 +63,8 @@ def test_fifty_steps_are_those_of_one_device(backend, cell):
 
 @pytest.mark.parametrize(("backend", "cell"), TABLE, ids=NAMES)
 def test_in_bfloat16_too_up_to_its_rounding(backend, cell):
-    if cell.get("processes", 1) > 2 or backend == "torch":
-        pytest.skip("the same code as with two processes, or one device")
+    if cell.get("processes", 1) > 2:
+        pytest.skip("the same code as with two processes")
     found, wanted = run(backend, cell, "mixed_bfloat16"), one_device(backend, "mixed_bfloat16")
     np.testing.assert_allclose(found["losses"], wanted["losses"], atol=TOLERANCE["mixed_bfloat16"], rtol=0)
     assert found["counts"] == wanted["counts"]

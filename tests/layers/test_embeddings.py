@@ -112,6 +112,27 @@ def test_gradients_sum_over_repeated_rows(layer):
         assert (gradient * direction).sum() == pytest.approx(expected, rel=1e-3, abs=1e-3), variable.path
 
 
+def test_gradients_add_up_in_bfloat16_too():
+    """A piece that stands in every row: the gradient of a batch is the sum of those of its halves, to float32."""
+    layer = BertEmbeddings(**PLAIN, dtype="mixed_bfloat16")
+    layer.build((None, None))
+    randomize(layer)
+    rng = np.random.default_rng(3)
+    tokens, rows = np.full((600, LENGTH), 3, "int32"), np.arange(600)
+    tokens[:, 1:] = rng.integers(0, VOCABULARY, (600, LENGTH - 1))
+    target = rng.normal(size=(600, LENGTH, HIDDEN)).astype("float32")
+
+    def gradients_of(part):
+        def loss_of():
+            return ops.sum(ops.multiply(ops.cast(layer(tokens[part]), "float32"), ops.convert_to_tensor(target[part])))
+
+        return gradients(loss_of, layer.trainable_variables)
+
+    whole, even, odd = gradients_of(rows), gradients_of(rows % 2 == 0), gradients_of(rows % 2 == 1)
+    for variable, gradient, one, other in zip(layer.trainable_variables, whole, even, odd, strict=True):
+        np.testing.assert_allclose(gradient, one + other, rtol=1e-4, atol=1e-4, err_msg=variable.path)
+
+
 def formula(weights, epsilon, token_ids, segment_ids, position_ids):
     token, position, segment, gamma, beta = weights
     x = token[token_ids] + position[position_ids] + segment[segment_ids]

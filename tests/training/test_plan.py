@@ -157,6 +157,19 @@ def test_memory_by_hand():
     assert memory.peak == 4 * memory.weights + memory.activations + 4 * (2 * 5 + 5 * 2)
 
 
+def test_memory_and_time_with_blocks_computed_again():
+    """Of five blocks before the last, one is held whole and of four the input; a third forward pass comes on top."""
+    config = BertConfig(5, num_layers=6, hidden_dim=2, num_heads=1, intermediate_dim=3, max_sequence_length=4)
+    two = BertConfig(5, num_layers=2, hidden_dim=2, num_heads=1, intermediate_dim=3, max_sequence_length=4)
+    again, kept = kept_elements(config, 1, 4, 1, False, recompute=True), kept_elements(two, 1, 4, 1, False)
+    assert again == {**kept, "sums": kept["sums"] + 4 * 4 * 2}
+    plain, more = (make_plan(PretrainConfig(size="base", recompute=on), PUBLISHED["h100"]) for on in (False, True))
+    blocks = plain.flops["attention"] + plain.flops["feed_forward"]
+    assert more.product_seconds / plain.product_seconds == pytest.approx(1 + blocks / 3 / sum(plain.flops.values()))
+    assert more.extra_flops == pytest.approx(plain.extra_flops + blocks / 3)
+    assert more.memory.peak < plain.memory.peak
+
+
 def test_memory_by_kind():
     config = BertConfig.from_size("mini", 997, max_sequence_length=64)
 

@@ -74,6 +74,17 @@ def test_accumulation_is_the_whole_batch(accumulation, jit_compile, pairs):
             np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_recomputed_activations_change_no_number(jit_compile, accumulation):
+    options = {"dropout": 0.3, "jit_compile": jit_compile, "accumulation": accumulation}
+    kept, _, sums = train(**options)
+    again, _, other_sums = train(recompute=True, **options)
+    assert_close(kept, again)
+    for one, two in zip(sums, other_sums, strict=True):
+        np.testing.assert_allclose(one["mlm_loss"], two["mlm_loss"], rtol=1e-6)
+
+
 def test_xla_changes_no_number():
     assert_close(train(jit_compile=True)[0], train(jit_compile=False)[0])
 

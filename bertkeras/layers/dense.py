@@ -1,0 +1,78 @@
+"""Products with weights whose gradients are summed in the precision of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from bertkeras.layers.common import runs_under_xla
+
+
+@keras.saving.register_keras_serializable(package="bertkeras")
+class Dense(keras.layers.Dense):
+    """`activation(x W + b)`; `keras.layers.Dense`, but for the gradients under a mixed precision.
+
+    Keras casts a weight to bfloat16 before it uses it, so that its gradient, a sum over all positions of a batch, comes
+    out rounded to 8 bits, while the weight itself and the optimizer have 24. Here the products are those of bfloat16,
+    and where XLA compiles them, always on JAX and by choice on TensorFlow, the gradients of `W` and `b` are left in the
+    float32 in which a matrix unit sums them: what is then added over micro-batches and devices is not rounded first.
+
+    Args: as for `keras.layers.Dense`.
+    """
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        return super().add_weight(*args, **{**kwargs, "autocast": False})
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = affine(inputs, self.kernel, self.bias)
+        return x if self.activation is None else self.activation(x)
+
+
+def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> Any:
+    """`x W + b` in the dtype of `x`; under XLA the gradients of `W` and `b` are summed in theirs.
+
+    Args:
+        x: `(..., n)`.
+        weight: `(n, m)`, or `(m, n)` if `transposed`.
+        bias: `(m,)`.
+        transposed: Whether to multiply with the transpose of `weight`.
+
+    Returns:
+        `(..., m)`.
+    """
+
+    def product(x: Any, weight: Any, *bias: Any) -> Any:
+        weight = ops.cast(weight, x.dtype)
+        outputs = ops.matmul(x, ops.transpose(weight) if transposed else weight)
+        return outputs + ops.cast(bias[0], x.dtype) if bias else outputs
+
+    def with_gradient(x: Any, weight: Any, *bias: Any) -> tuple[Any, Callable[[Any], Any]]:
+        def gradient(upstream: Any) -> tuple[Any, ...]:
+            low = ops.cast(weight, x.dtype)
+            by_x = ops.matmul(upstream, low if transposed else ops.transpose(low))
+            rows, slopes = (ops.reshape(side, (-1, side.shape[-1])) for side in (x, upstream))
+            sides = (slopes, rows) if transposed else (rows, slopes)
+            by_bias = [ops.sum(ops.cast(slopes, vector.dtype), axis=0) for vector in bias]
+            return by_x, sum_of_products(*sides, weight.dtype), *by_bias
+
+        return product(x, weight, *bias), gradient
+
+    # a gradient by hand takes values: TensorFlow would ask it for those of Keras's variables as well
+    arguments = [a.value if isinstance(a, keras.Variable) else a for a in (x, weight, bias) if a is not None]
+    if arguments[1].dtype == x.dtype or not runs_under_xla():
+        return product(*arguments)
+    return ops.custom_gradient(with_gradient)(*arguments)
+
+
+def sum_of_products(a: Any, b: Any, dtype: Any) -> Any:
+    """`a^T b` of `(rows, n)` and `(rows, m)`, summed in `dtype`, wider than theirs; on JAX and TensorFlow."""
+    if keras.backend.backend() == "jax":
+        import jax.numpy as jnp
+
+        return jnp.matmul(a.T, b, preferred_element_type=dtype)
+    import tensorflow as tf
+
+    return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=dtype, adj_x=True)
