@@ -66,8 +66,9 @@ def report(record: dict) -> None:
 
 {record["steps"]} steps of a small model on the same global batches, dropout off, the last rows of a batch with six
 times as many masked pieces as the first: the largest difference of a loss, masked-LM or next sentence, from one device
-without accumulation. Devices are logical ones of a processor, processes talk over the loopback. In bfloat16 each part's
-gradient is rounded to 8 bits before it is added, on one device with accumulation as well.
+without accumulation. Devices are logical ones of a processor, processes talk over the loopback. In bfloat16 a
+sum that differs in the last of its 24 bits is now and then rounded to another number of 8, with accumulation on one
+device as well.
 
 | {head} |
 |---|---|---:|---:|---:|---|---:|---:|

@@ -76,12 +76,19 @@ def test_four_devices_that_share_a_model_hold_a_quarter_of_it_each():
 
 
 @pytest.mark.parametrize(
-    ("backend", "strategy", "accumulation"),
-    [("tensorflow", "mirrored", 1), ("jax", "data_parallel", 1), ("jax", "data_parallel", 2)],
+    ("backend", "strategy", "accumulation", "recompute"),
+    [
+        ("tensorflow", "mirrored", 1, 0),
+        ("tensorflow", "mirrored", 1, 1),
+        ("jax", "data_parallel", 1, 0),
+        ("jax", "data_parallel", 2, 1),
+    ],
 )
-def test_the_masks_of_dropout_do_not_depend_on_the_devices(backend, strategy, accumulation):
+def test_the_masks_of_dropout_do_not_depend_on_the_devices(backend, strategy, accumulation, recompute):
+    """Nor on whether activations are kept."""
     need(backend)
     options = {"dropout": 0.2, "steps": 10, "accumulation": accumulation}
-    one, two = train(backend, **options), train(backend, strategy=strategy, devices=2, **options)
+    one = train(backend, **options)
+    two = train(backend, strategy=strategy, devices=2, recompute=recompute, **options)
     np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
     assert one["losses"] != one_device(backend, "float32")["losses"][:10]

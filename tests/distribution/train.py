@@ -11,6 +11,7 @@ parser.add_argument("--accumulation", type=int, default=1)
 parser.add_argument("--precision", default="float32")
 parser.add_argument("--dropout", type=float, default=0.0)
 parser.add_argument("--steps", type=int, default=50)
+parser.add_argument("--recompute", type=int, default=0)
 options = parser.parse_args()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -55,7 +56,8 @@ def main():
     with distribution.scope():
         model = BertPretrainer(config)
         optimizer = AdamW(WarmupLinearDecay(5e-3, 5, 60), global_clipnorm=0.5)
-    step = make_train_step(model, optimizer, accumulation=options.accumulation, distribution=distribution)
+    kinds = {"accumulation": options.accumulation, "recompute": bool(options.recompute)}
+    step = make_train_step(model, optimizer, **kinds, distribution=distribution)
     host, hosts = distribution.part
     losses, counts = [], []
     for seed in range(options.steps):

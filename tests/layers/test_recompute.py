@@ -82,6 +82,17 @@ def test_xla_needs_less_memory():
     assert temporaries(True) < 0.6 * temporaries(False)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_jax_s_own_checkpoint_which_accelerators_take(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (kept, seeds), (again, other_seeds) = train_once(False), train_once(True)
+    for one, other in zip(kept, again, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(other_seeds, seeds)
+
+
 def test_nothing_changes_without_training():
     backbone = small_backbone()
     with recomputing():
