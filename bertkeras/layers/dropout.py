@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -43,7 +44,7 @@ class Dropout(keras.layers.Dropout):
         return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
 
 
-_drawn: contextvars.ContextVar[dict[int, Any]] = contextvars.ContextVar("drawn", default={})  # noqa: B039
+_drawn: contextvars.ContextVar[Mapping[int, Any]] = contextvars.ContextVar("drawn", default=MappingProxyType({}))
 
 
 @contextlib.contextmanager

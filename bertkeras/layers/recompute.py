@@ -26,6 +26,7 @@ def recomputing(on: bool = True) -> Iterator[None]:
 
 
 def is_recomputing() -> bool:
+    """Whether this is within `recomputing`."""
     return _recomputing.get()
 
 

@@ -288,20 +288,22 @@ def _train(
         display.training(config.steps, progress.step) as bar,
     ):
         saved_at = clock = time.monotonic()
+        running: dict[str, Any] = {}  # what the last step sums, which the device may still be at
         for inputs, labels in batches_for_step(batches):
-            for name, value in train_step(inputs, labels).items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
+            finished, running = running, train_step(inputs, labels)
+            _count(finished, progress, config)
             progress.step += 1
+            late = (clock - saved_at) / 60 >= config.checkpoint_minutes
+            stopping, late = distribution.any(stop.name is not None, late)  # the processes must agree
+            last = progress.step == config.steps
+            saving = late or stopping or last or progress.step % config.checkpoint_steps == 0
+            logged = last or progress.step % config.log_steps == 0
+            if saving or logged:
+                running = _count(running, progress, config)
             now = time.monotonic()
             progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + now - clock
             progress.seconds += now - clock
             clock = now
-            if not math.isfinite(progress.sums["mlm_loss"]):  # before anything is saved
-                raise BertKerasError(
-                    f"the loss is {progress.sums['mlm_loss']} at step {progress.step}; lower learning_rate "
-                    f"({config.learning_rate:g}) and start anew, or resume from the last checkpoint"
-                )
-            logged = progress.step % config.log_steps == 0 or progress.step == config.steps
             if logged:
                 rate = float(optimizer.learning_rate)
                 values = {**means(progress.sums), "learning_rate": rate, "tokens_per_second": _speed(progress.sums)}
@@ -310,16 +312,30 @@ def _train(
                 progress.sums = {}
             else:
                 bar(progress.step, None)
-            late = (now - saved_at) / 60 >= config.checkpoint_minutes
-            stopping, late = distribution.any(stop.name is not None, late)  # the processes must agree
-            if late or stopping or progress.step % config.checkpoint_steps == 0 or progress.step == config.steps:
+            if saving:
                 checkpoints.save(progress, background=True)
                 saved_at = now
-            if stopping and progress.step < config.steps:
+            if stopping and not last:
                 checkpoints.wait()
                 raise Interrupted(stop.name or "SIGTERM", progress.step, folder)
     optimizer.finalize_variable_values(model.trainable_variables)  # with ema, the weights become their average
     return model, progress
+
+
+def _count(sums: dict[str, Any], progress: Progress, config: PretrainConfig) -> dict[str, Any]:
+    """Wait for a step's sums and add them to those since the last line of the log; nothing is left of them.
+
+    Raises:
+        BertKerasError: The loss is not finite. It comes before anything is saved.
+    """
+    for name, value in sums.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
+    if not math.isfinite(progress.sums.get("mlm_loss", 0.0)):
+        raise BertKerasError(
+            f"the loss is {progress.sums['mlm_loss']} at step {progress.step}; lower learning_rate "
+            f"({config.learning_rate:g}) and start anew, or resume from the last checkpoint"
+        )
+    return {}
 
 
 def make_optimizer(config: PretrainConfig) -> AdamW:
