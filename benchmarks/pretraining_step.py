@@ -1,8 +1,8 @@
-"""One pretraining step of a mini BERT: ours, KerasHub's and that of `transformers`, side by side.
+"""One pretraining step of a mini and of a small BERT: ours, KerasHub's and that of `transformers`, side by side.
 
-Every contender trains the same sizes on the same batch: 4 layers, width 256, 4 heads, feed-forward 1,024, vocabulary
-30,522; 32 full rows of 128 pieces, 20 masked positions in each; dropout 0.1 everywhere; AdamW with clipping of the
-global norm to 1. Ours and that of `transformers` learn masked LM and next sentence; KerasHub has no next-sentence
+Every contender trains the same sizes on the same batch: 4 layers of width 256 (mini) or 512 (small), heads of 64,
+vocabulary 30,522; 32 full rows of 128 pieces, 20 masked positions in each; dropout 0.1 everywhere; AdamW with clipping
+of the global norm to 1. Ours and that of `transformers` learn masked LM and next sentence; KerasHub has no next-sentence
 head and learns masked LM alone. Each runs in a process of its own and they take turns, so that what else the machine
 does strikes all alike: the ratios are medians over rounds. In every round a large float32 matrix product is timed
 too; the arithmetic that the step needs, done at that rate, is the limit.
@@ -29,8 +29,9 @@ from benchmarks.common import (
     write_rows,
     write_section,
 )
+from bertkeras.config import SIZES
 
-LAYERS, WIDTH, HEADS, INNER, VOCABULARY = 4, 256, 4, 1024, 30_522
+VOCABULARY = 30_522
 BATCH, LENGTH, PREDICTIONS = 32, 128, 20
 DROPOUT, LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 0.1, 1e-4, 0.01, 1.0
 SIDE = 2048  # of the square matrices whose product gives the limit
@@ -41,31 +42,32 @@ Step = Callable[[], None]
 # === The contenders: each returns a function that does one whole step and waits for its result ===
 
 
-def bertkeras_step(jit_compile: bool) -> Step:
+def bertkeras_step(size: str, jit_compile: bool) -> Step:
     import tensorflow as tf
 
     from bertkeras import BertConfig, BertPretrainer
     from bertkeras.training import AdamW, make_train_step
 
-    sizes = {"dropout": DROPOUT, "attention_dropout": DROPOUT}
-    model = BertPretrainer(BertConfig(VOCABULARY, LAYERS, WIDTH, HEADS, INNER, **sizes))
+    dropouts = {"dropout": DROPOUT, "attention_dropout": DROPOUT}
+    model = BertPretrainer(BertConfig.from_size(size, VOCABULARY, **dropouts))
     optimizer = AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM)
     step = make_train_step(model, optimizer, jit_compile=jit_compile)
     inputs, labels = tf.nest.map_structure(tf.constant, batch())
     return lambda: float(step(inputs, labels)["mlm_loss"])
 
 
-def kerashub_step(jit_compile: bool) -> Step:
+def kerashub_step(size: str, jit_compile: bool) -> Step:
     import keras
     import keras_hub
     import tensorflow as tf
 
+    layers, width, heads = SIZES[size]
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=VOCABULARY,
-        num_layers=LAYERS,
-        num_heads=HEADS,
-        hidden_dim=WIDTH,
-        intermediate_dim=INNER,
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=4 * width,
         dropout=DROPOUT,
     )
     model = keras_hub.models.BertMaskedLM(backbone)
@@ -80,18 +82,19 @@ def kerashub_step(jit_compile: bool) -> Step:
     return lambda: model.train_on_batch(inputs, labels["mlm_labels"], labels["mlm_weights"])
 
 
-def transformers_step(compiled: bool) -> Step:
+def transformers_step(size: str, compiled: bool) -> Step:
     import numpy as np
     import torch
     from transformers import BertConfig, BertForPreTraining
 
+    layers, width, heads = SIZES[size]
     model = BertForPreTraining(
         BertConfig(
             vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            intermediate_size=INNER,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
             hidden_dropout_prob=DROPOUT,
             attention_probs_dropout_prob=DROPOUT,
         )
@@ -121,7 +124,7 @@ def transformers_step(compiled: bool) -> Step:
     return step
 
 
-def matrix_product() -> Step:
+def matrix_product(size: str) -> Step:
     import tensorflow as tf
 
     a, b = tf.random.normal((SIDE, SIDE)), tf.random.normal((SIDE, SIDE))
@@ -129,18 +132,18 @@ def matrix_product() -> Step:
 
 
 # who -> setting -> how to make the step; of several settings the fastest runs
-CONTENDERS: dict[str, dict[str, Callable[[], Step]]] = {
+CONTENDERS: dict[str, dict[str, Callable[[str], Step]]] = {
     "bertkeras": {
-        "jit_compile=True": functools.partial(bertkeras_step, True),
-        "jit_compile=False": functools.partial(bertkeras_step, False),
+        "jit_compile=True": functools.partial(bertkeras_step, jit_compile=True),
+        "jit_compile=False": functools.partial(bertkeras_step, jit_compile=False),
     },
     "kerashub": {
-        "jit_compile=True": functools.partial(kerashub_step, True),
-        "jit_compile=False": functools.partial(kerashub_step, False),
+        "jit_compile=True": functools.partial(kerashub_step, jit_compile=True),
+        "jit_compile=False": functools.partial(kerashub_step, jit_compile=False),
     },
     "transformers": {
-        "eager": functools.partial(transformers_step, False),
-        "torch.compile": functools.partial(transformers_step, True),
+        "eager": functools.partial(transformers_step, compiled=False),
+        "torch.compile": functools.partial(transformers_step, compiled=True),
     },
     "limit": {"float32 matrix product": matrix_product},
 }
@@ -167,26 +170,27 @@ def batch() -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, labels
 
 
-def needed_flops() -> int:
+def needed_flops(size: str = "mini") -> int:
     """Floating-point operations of the matrix products that one step cannot do without.
 
     The masked-LM head is counted at the masked positions, and the last block past its keys and values only there and
     at the first position. Backward costs twice forward.
     """
+    layers, width, _ = SIZES[size]
     seen = PREDICTIONS + 1
-    kernels = 4 * WIDTH**2 + 2 * WIDTH * INNER  # of one block: Q, K, V, output, feed-forward
-    blocks = (LAYERS - 1) * LENGTH * kernels + LENGTH * 2 * WIDTH**2 + seen * (kernels - 2 * WIDTH**2)
-    attention = 2 * WIDTH * LENGTH * ((LAYERS - 1) * LENGTH + seen)
-    heads = PREDICTIONS * (WIDTH**2 + WIDTH * VOCABULARY) + WIDTH**2 + 2 * WIDTH
+    kernels = 12 * width**2  # of one block: Q, K, V, output, feed-forward
+    blocks = (layers - 1) * LENGTH * kernels + LENGTH * 2 * width**2 + seen * (kernels - 2 * width**2)
+    attention = 2 * width * LENGTH * ((layers - 1) * LENGTH + seen)
+    heads = PREDICTIONS * (width**2 + width * VOCABULARY) + width**2 + 2 * width
     return 3 * 2 * BATCH * (blocks + attention + heads)
 
 
-def start_worker(who: str, setting: str, warmup: int) -> None:
+def start_worker(size: str, who: str, setting: str, warmup: int) -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def start() -> Callable[[dict[str, Any]], dict[str, Any]]:
-        step = CONTENDERS[who][setting]()
+        step = CONTENDERS[who][setting](size)
         for _ in range(warmup):
             step()
 
@@ -202,7 +206,7 @@ def start_worker(who: str, setting: str, warmup: int) -> None:
 
 
 def measure(
-    rounds: int, trials: int, steps: int, warmup: int
+    size: str, rounds: int, trials: int, steps: int, warmup: int
 ) -> tuple[dict[str, str], dict[str, list[float]], dict[str, int]]:
     """The fastest setting of each contender, its seconds per step round by round, and its peak memory in MB."""
     settings: dict[str, str] = {}
@@ -210,7 +214,7 @@ def measure(
     for who, choices in CONTENDERS.items():
         running = {}
         for setting in choices:
-            worker = Worker("benchmarks.pretraining_step", "--worker", who, setting, "--warmup", str(warmup))
+            worker = Worker("benchmarks.pretraining_step", "--worker", size, who, setting, "--warmup", str(warmup))
             if "error" in worker.greeting:
                 print(f"{who}, {setting}: left out, {worker.greeting['error']}")
             else:
@@ -245,17 +249,17 @@ def measure(
 
 
 def report(
-    settings: dict[str, str], seconds: dict[str, list[float]], memory: dict[str, int], command: str
+    size: str, settings: dict[str, str], seconds: dict[str, list[float]], memory: dict[str, int], command: str
 ) -> dict[str, Any]:
     """Rows, ratios and where they come from; written to `RESULTS.md` too."""
-    tokens, flops = BATCH * LENGTH, needed_flops()
+    tokens, flops = BATCH * LENGTH, needed_flops(size)
     limit = [flops * s / (2 * SIDE**3) for s in seconds["limit"]]  # seconds of a step that is nothing but products
     rows, ratios = [], {}
     for who, measured in seconds.items():
         own = limit if who == "limit" else measured
         rows.append(
             {
-                "work": "step-mini",
+                "work": f"step-{size}",
                 "who": who,
                 "backend": BACKENDS[who],
                 "setting": settings[who],
@@ -288,13 +292,14 @@ def report(
         f"- **{r['median']:.2f} times** the tokens per second of {who} (quartiles {r['low']:.2f} to {r['high']:.2f})."
         for who, r in ratios.items()
     )
+    layers, width, heads = SIZES[size]
     write_section(
-        "pretraining_step",
-        f"""## One pretraining step of a mini BERT
+        "pretraining_step" if size == "mini" else f"pretraining_step_{size}",
+        f"""## One pretraining step of a {size} BERT
 
-{LAYERS} layers, width {WIDTH}, {HEADS} heads, feed-forward {INNER:,}, vocabulary {VOCABULARY:,}; {BATCH} full rows of
-{LENGTH} pieces, {PREDICTIONS} masked in each; dropout {DROPOUT}; AdamW, global norm clipped to {CLIP_NORM:g}; float32.
-bertkeras and transformers learn masked LM and next sentence; KerasHub (no next-sentence head) masked LM alone.
+{layers} layers, width {width}, {heads} heads, feed-forward {4 * width:,}, vocabulary {VOCABULARY:,}; {BATCH} full
+rows of {LENGTH} pieces, {PREDICTIONS} masked in each; dropout {DROPOUT}; AdamW, global norm clipped to {CLIP_NORM:g};
+float32. bertkeras and transformers learn masked LM and next sentence; KerasHub (no next-sentence head) masked LM alone.
 
 | who | how | tokens/s | share of the limit | peak memory, MB |
 |---|---|---:|---:|---:|
@@ -317,22 +322,24 @@ the {record["matmul_gflops_per_second"]} GFLOP/s of a {SIDE:,} x {SIDE:,} float3
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining_step", description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["mini", "small"], help="of the model (default: mini small)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds in which every contender takes its turn")
     parser.add_argument("--trials", type=int, default=5, help="turns that decide between a contender's settings")
     parser.add_argument("--steps", type=int, default=1, help="steps in a turn")
     parser.add_argument("--warmup", type=int, default=3, help="steps before anything is timed")
-    parser.add_argument("--worker", nargs=2, metavar=("WHO", "SETTING"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, metavar=("SIZE", "WHO", "SETTING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         start_worker(*options.worker, warmup=options.warmup)
         return
     require("tensorflow", "keras_hub", "torch", "transformers")
-    settings, seconds, memory = measure(options.rounds, options.trials, options.steps, options.warmup)
-    command = f"python -m benchmarks.pretraining_step --rounds {options.rounds}"
-    record = report(settings, seconds, memory, command)
-    for who, ratio in record["ratios"].items():
-        print(f"bertkeras / {who}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
-    write_rows(ROOT / "book" / "results" / "performance.json", "step-mini", record)
+    for size in options.sizes:
+        settings, seconds, memory = measure(size, options.rounds, options.trials, options.steps, options.warmup)
+        command = f"python -m benchmarks.pretraining_step --sizes {size} --rounds {options.rounds}"
+        record = report(size, settings, seconds, memory, command)
+        for who, ratio in record["ratios"].items():
+            print(f"{size}, bertkeras / {who}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
+        write_rows(ROOT / "book" / "results" / "performance.json", f"step-{size}", record)
 
 
 if __name__ == "__main__":
