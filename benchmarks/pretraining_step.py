@@ -2,8 +2,8 @@
 
 Every contender trains the same sizes on the same batch: 4 layers of width 256 (mini) or 512 (small), heads of 64,
 vocabulary 30,522; 32 full rows of 128 pieces, 20 masked positions in each; dropout 0.1 everywhere; AdamW with clipping
-of the global norm to 1. Ours and that of `transformers` learn masked LM and next sentence; KerasHub has no next-sentence
-head and learns masked LM alone. Each runs in a process of its own and they take turns, so that what else the machine
+of the global norm to 1. Ours and that of `transformers` learn masked LM and next sentence; KerasHub, which has no head
+for that, masked LM alone. Each runs in a process of its own and they take turns, so that what else the machine
 does strikes all alike: the ratios are medians over rounds. In every round a large float32 matrix product is timed
 too; the arithmetic that the step needs, done at that rate, is the limit.
 """
