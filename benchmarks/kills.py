@@ -108,17 +108,23 @@ def steps_done(log: Path) -> int:
     return json.loads(lines[-1])[0] if lines else -1
 
 
+def draw_moment(draw: random.Random, done: int) -> dict[str, Any]:
+    """So many seconds from now, or a step that is still to come."""
+    if draw.random() < 0.3:
+        return {"seconds": round(draw.uniform(0, 20), 2)}
+    return {"step": draw.randrange(done, OPTIONS["steps"])}
+
+
 def kill_at_random(launcher: subprocess.Popen[bytes], processes: int, log: Path, draw: random.Random) -> dict[str, Any]:
     """Wait for a moment, which is a time or a step, and kill one process or all."""
     children: list[int] = []
     while len(children) < processes and launcher.poll() is None:
         children = children_of(launcher.pid)
         time.sleep(0.05)
-    if draw.random() < 0.3:
-        moment: dict[str, Any] = {"seconds": round(draw.uniform(0, 20), 2)}
+    moment = draw_moment(draw, max(steps_done(log), 0))
+    if "seconds" in moment:
         time.sleep(moment["seconds"])
     else:
-        moment = {"step": draw.randrange(max(steps_done(log), 0), OPTIONS["steps"])}
         end = time.monotonic() + 120
         while steps_done(log) < moment["step"] and launcher.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
