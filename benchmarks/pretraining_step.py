@@ -150,22 +150,24 @@ CONTENDERS: dict[str, dict[str, Callable[[str], Step]]] = {
 BACKENDS = {"bertkeras": "tensorflow", "kerashub": "tensorflow", "transformers": "torch", "limit": "tensorflow"}
 
 
-def batch() -> tuple[dict[str, Any], dict[str, Any]]:
+def batch(
+    rows: int = BATCH, length: int = LENGTH, predictions: int = PREDICTIONS, vocabulary: int = VOCABULARY
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One batch of random pieces without padding: inputs and labels under our names."""
     import numpy as np
 
     random = np.random.default_rng(0)
-    rows = np.arange(1, LENGTH)[None].repeat(BATCH, axis=0)
+    places = np.arange(1, length)[None].repeat(rows, axis=0)
     inputs = {
-        "token_ids": random.integers(5, VOCABULARY, (BATCH, LENGTH)).astype("int32"),
-        "segment_ids": np.broadcast_to(np.arange(LENGTH) >= LENGTH // 2, (BATCH, LENGTH)).astype("int32"),
-        "padding_mask": np.ones((BATCH, LENGTH), "bool"),
-        "mask_positions": np.sort(random.permuted(rows, axis=1)[:, :PREDICTIONS], axis=1).astype("int32"),
+        "token_ids": random.integers(5, vocabulary, (rows, length)).astype("int32"),
+        "segment_ids": np.broadcast_to(np.arange(length) >= length // 2, (rows, length)).astype("int32"),
+        "padding_mask": np.ones((rows, length), "bool"),
+        "mask_positions": np.sort(random.permuted(places, axis=1)[:, :predictions], axis=1).astype("int32"),
     }
     labels = {
-        "mlm_labels": random.integers(5, VOCABULARY, (BATCH, PREDICTIONS)).astype("int32"),
-        "mlm_weights": np.ones((BATCH, PREDICTIONS), "float32"),
-        "nsp_labels": random.integers(0, 2, (BATCH,)).astype("int32"),
+        "mlm_labels": random.integers(5, vocabulary, (rows, predictions)).astype("int32"),
+        "mlm_weights": np.ones((rows, predictions), "float32"),
+        "nsp_labels": random.integers(0, 2, (rows,)).astype("int32"),
     }
     return inputs, labels
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import ROOT, Worker, machine, middle, serve, today, versions, write_section, write_text
+from benchmarks.pretraining_step import batch
 
 BATCH = 32
 SMALL = {"sizes": (8, 256, 4, 1024), "vocabulary": 8000, "length": 256, "predictions": 38}
@@ -29,7 +30,6 @@ WAYS["torch"] = ("torch", False)
 def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], float]:
     """A function that takes one step and waits for its loss."""
     import keras
-    import numpy as np
 
     from bertkeras import BertConfig, BertPretrainer
     from bertkeras.training import AdamW, make_train_step
@@ -39,18 +39,7 @@ def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], fl
     config = BertConfig(vocabulary, *sizes, length, dropout=0.1, attention_dropout=0.1)
     model, optimizer = BertPretrainer(config), AdamW(1e-4, global_clipnorm=1.0)
     step = make_train_step(model, optimizer, jit_compile=jit_compile, recompute=recompute)
-    random = np.random.default_rng(0)
-    inputs = {
-        "token_ids": random.integers(5, vocabulary, (BATCH, length)).astype("int32"),
-        "segment_ids": np.broadcast_to(np.arange(length) >= length // 2, (BATCH, length)).astype("int32"),
-        "padding_mask": np.ones((BATCH, length), "bool"),
-        "mask_positions": np.tile(np.arange(1, asked + 1), (BATCH, 1)).astype("int32"),
-    }
-    labels = {
-        "mlm_labels": random.integers(5, vocabulary, (BATCH, asked)).astype("int32"),
-        "mlm_weights": np.ones((BATCH, asked), "float32"),
-        "nsp_labels": random.integers(0, 2, BATCH).astype("int32"),
-    }
+    inputs, labels = batch(BATCH, length, asked, vocabulary)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
