@@ -44,6 +44,7 @@ OPTIONS = {
     "dropout": 0.1,
     "sentences": "The [MASK] flows by the road.",
 }
+VIRTUAL_DEVICES = 4
 LOG = "BERTKERAS_BENCHMARK_ROWS"  # folder where each process writes down which rows each step used
 
 
@@ -240,26 +241,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         corpus, batch = write_even_corpus(Path(name))
         for backend in BACKENDS:
-            alone = {}
-            for dropout in (OPTIONS["dropout"], 0.0):
-                alone[dropout] = Path(name) / f"{backend}-alone-{dropout}"
-                launcher, _ = start(backend, alone[dropout], corpus, 2, 0, dropout=dropout, batch_size=batch)
+            # of five runs three stay on two processes; two go on with others, one of them as four virtual devices
+            virtual = {"virtual_devices": VIRTUAL_DEVICES}
+            kinds: dict[str, Any] = {"plain": {}, "elastic": {"dropout": 0.0}, "virtual": virtual}
+            alone = {kind: Path(name) / f"{backend}-alone-{kind}" for kind in kinds}
+            for kind, changes in kinds.items():
+                launcher, _ = start(backend, alone[kind], corpus, 2, 0, batch_size=batch, **changes)
                 if launcher.wait():
-                    sys.exit(alone[dropout].with_name(alone[dropout].name + ".log").read_text()[-2000:])
+                    sys.exit(alone[kind].with_name(alone[kind].name + ".log").read_text()[-2000:])
             for seed in range(options.runs):
-                # the last run of a backend goes on with other numbers of processes, and so without dropout
-                processes = [2, 1, 4] if seed == options.runs - 1 else [2]
-                dropout = OPTIONS["dropout"] if len(processes) == 1 else 0.0
+                kind = {1: "elastic", 2: "virtual"}.get(options.runs - seed, "plain")
+                processes = [2] if kind == "plain" else [2, 1, 4]
                 folder, begin = Path(name) / f"{backend}-{seed}", time.monotonic()
-                changes = {"dropout": dropout, "batch_size": batch}
+                changes = {"batch_size": batch, **kinds[kind]}
                 found = disturbed_run(backend, folder, corpus, processes, options.kills, seed, **changes)
                 epochs, once = used_exactly_once(folder, found.pop("log"), batch)
                 row = {
                     "backend": backend,
                     "processes": processes,
-                    "dropout": dropout,
+                    "dropout": changes.get("dropout", OPTIONS["dropout"]),
+                    "virtual_devices": changes.get("virtual_devices"),
                     **found,
-                    "largest_difference": difference(alone[dropout], folder),
+                    "largest_difference": difference(alone[kind], folder),
                     "epochs": epochs,
                     "each_record_once": once,
                     "seconds": round(time.monotonic() - begin, 1),
@@ -306,7 +309,8 @@ def report(record: dict[str, Any]) -> None:
     runs = record["runs"]
     moments = [kill for run in runs for kill in run["kills"] if kill["hit"]]
     lines = "".join(
-        f"| {run['backend']} | {', '.join(map(str, run['processes']))} | {run['dropout']:g} | "
+        f"| {run['backend']} | {', '.join(map(str, run['processes']))} | {run['virtual_devices'] or ''} | "
+        f"{run['dropout']:g} | "
         f"{sum(kill['hit'] for kill in run['kills'])} | {run['exit_code']} | {run['largest_difference']:.1e} | "
         f"{run['epochs']} | {'yes' if run['each_record_once'] else 'no'} |\n"
         for run in runs
@@ -315,11 +319,11 @@ def report(record: dict[str, Any]) -> None:
 
 {len(moments)} SIGKILLs over {len(runs)} runs of {record["options"]["steps"]} steps by `bertkeras launch --processes 2`,
 {sum(kill["kills"] == "all" for kill in moments)} of them at all processes at once; the moments are drawn, by time or
-by step. Every run goes on by itself; the last of each backend goes on with another number of processes. Compared is
-the model at the end with that of a run that was left alone.
+by step. Every run goes on by itself; the last two of each backend go on with other numbers of processes, one of them
+as {VIRTUAL_DEVICES} virtual devices. Compared is the model at the end with that of a run that was left alone.
 
-| backend | processes | dropout | kills | exit code | largest difference of a weight | epochs | each record once |
-|---|---|---:|---:|---:|---:|---:|---|
+| backend | processes | virtual | dropout | kills | exit code | largest difference | epochs | each record once |
+|---|---|---:|---:|---:|---:|---:|---:|---|
 {lines}
 Median {statistics.median(run["seconds"] for run in runs):.0f} s a run. {machine()}. {today()}, `{record["command"]}`.
 """

@@ -108,9 +108,10 @@ def part_of_batch(number: Any) -> Iterator[None]:
 
 
 def which_part_of_batch() -> Any:
-    """Which part of the batch this is: that of the replica in a TensorFlow strategy, or what `part_of_batch` says."""
-    context = replica_context()
-    return _part_of_batch.get() if context is None else context.replica_id_in_sync_group
+    """Which part of the batch this is: what `part_of_batch` says, or else the replica's in a TensorFlow strategy."""
+    if (number := _part_of_batch.get()) is not None or (context := replica_context()) is None:
+        return number
+    return context.replica_id_in_sync_group
 
 
 def gelu(x: Any) -> Any:

@@ -37,14 +37,22 @@ class Dropout(keras.layers.Dropout):
         threshold = round((self.rate - 0.5) * 2**32)
         count, part = ops.size(inputs), which_part_of_batch()
         first = 0 if part is None else part * count  # the rows before this part take as many counters
-        drawn = _drawn.get().get(id(self))
-        state = self.seed_generator.next() if drawn is None else drawn
-        bits = ops.reshape(hash_bits(count, state, first), ops.shape(inputs))
+        bits = ops.reshape(hash_bits(count, self.draw(), first), ops.shape(inputs))
         scale = ops.cast(1.0 / (1.0 - self.rate), inputs.dtype)
         return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
 
+    def draw(self) -> Any:
+        """The seed state of this call: the generator's next, or what `with_drawn` says."""
+        drawn = _drawn.get().get(id(self))
+        return self.seed_generator.next() if drawn is None else drawn
+
 
 _drawn: contextvars.ContextVar[Mapping[int, Any]] = contextvars.ContextVar("drawn", default=MappingProxyType({}))
+
+
+def dropouts_of(layer: keras.layers.Layer) -> list[Dropout]:
+    """The layers within that draw a seed state at every call."""
+    return [part for part in layer._flatten_layers() if isinstance(part, Dropout) and part.rate > 0]
 
 
 @contextlib.contextmanager

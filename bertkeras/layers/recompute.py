@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.dropout import Dropout, with_drawn
+from bertkeras.layers.dropout import dropouts_of, with_drawn
 
 _recomputing: contextvars.ContextVar[bool] = contextvars.ContextVar("recomputing", default=False)
 
@@ -41,8 +41,8 @@ def recomputed(layer: keras.layers.Layer, inputs: Any, **arguments: Any) -> Any:
         **arguments: Other arguments, not differentiated by.
     """
     weights = layer.weights
-    dropouts = [part for part in layer._flatten_layers() if isinstance(part, Dropout) and part.rate > 0]
-    states = [part.seed_generator.next() for part in dropouts]
+    dropouts = dropouts_of(layer)
+    states = [part.draw() for part in dropouts]
 
     def forward(inputs: Any, *values: Any) -> Any:
         scope = keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True)))

@@ -68,6 +68,11 @@ class JaxDistribution(Distribution):
             )
         return first // size, self.replicas // size
 
+    @property
+    def local_devices(self) -> list[Any]:
+        """Devices of this process, in the order of the mesh."""
+        return [device for device in self.mesh.devices.flat if device.process_index == self.process]
+
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.distribution.scope()
 

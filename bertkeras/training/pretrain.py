@@ -34,6 +34,7 @@ from bertkeras.training.report import write_report
 from bertkeras.training.resume import Checkpoints, Progress
 from bertkeras.training.schedules import WarmupLinearDecay
 from bertkeras.training.step import batches_for_step, make_train_step
+from bertkeras.training.virtual import check_virtual_devices
 
 
 def pretrain(
@@ -132,6 +133,8 @@ def _run(config: PretrainConfig, folder: Path, display: Display, distribution: D
 
         tf.config.experimental.enable_op_determinism()  # the promise of an exact resume needs it
     distribution.check_batch(config.batch_size, config.accumulation)
+    if config.virtual_devices is not None:
+        check_virtual_devices(config.virtual_devices, distribution=distribution)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     if not distribution.is_chief:
@@ -263,6 +266,7 @@ def _train(
         optimizer,
         accumulation=config.accumulation,
         recompute=config.recompute,
+        virtual_devices=config.virtual_devices,
         jit_compile=config.jit_compile,
         distribution=distribution,
     )

@@ -12,6 +12,7 @@ from bertkeras.pipelines.masking import Masking, default_max_predictions
 from bertkeras.pipelines.sentence_pairs import PAIR_KINDS, RowOptions
 from bertkeras.text.wordpiece import WordPieceTokenizer
 from bertkeras.training.options import Options, option
+from bertkeras.training.virtual import check_virtual_devices
 
 
 @dataclasses.dataclass
@@ -69,6 +70,9 @@ class PretrainConfig(Options):
     steps: int = option(6000, "optimizer steps", "training")
     batch_size: int = option(32, "rows per step", "training")
     accumulation: int = option(1, "micro-batches per step, to need less memory", "training")
+    virtual_devices: int | None = option(
+        None, "parts of a batch, a power of two, added so that all bits are equal on 1, 2, 4, ... devices", "training"
+    )
     recompute: bool = option(False, "compute activations twice, to need less memory still", "training")
     learning_rate: float = option(2e-3, "peak, after the warm-up", "training")
     warmup_share: float = option(0.1, "share of the steps over which the learning rate rises", "training")
@@ -101,6 +105,12 @@ class PretrainConfig(Options):
                 raise BertKerasError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise BertKerasError(f"accumulation={self.accumulation} does not divide batch_size={self.batch_size}")
+        if self.virtual_devices is not None:
+            check_virtual_devices(self.virtual_devices, self.accumulation)
+            if self.batch_size % self.virtual_devices:
+                raise BertKerasError(
+                    f"virtual_devices={self.virtual_devices} does not divide batch_size={self.batch_size}"
+                )
         if not 0 <= self.warmup_share < 1:
             raise BertKerasError(f"warmup_share must be in [0, 1), got {self.warmup_share}")
         if not 0 < self.mask_rate <= 1:

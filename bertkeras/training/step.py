@@ -10,6 +10,7 @@ from keras import ops
 
 from bertkeras.errors import BertKerasError
 from bertkeras.training.distribution import Distribution
+from bertkeras.training.virtual import check_virtual_devices
 
 Step = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
@@ -21,6 +22,7 @@ def make_train_step(
     accumulation: int = 1,
     jit_compile: bool = True,
     recompute: bool = False,
+    virtual_devices: int | None = None,
     distribution: Distribution | None = None,
 ) -> Step:
     """Compile forward pass, backward pass and update into one function.
@@ -36,17 +38,34 @@ def make_train_step(
         accumulation: Micro-batches per step; divides the rows of each device.
         recompute: Whether the blocks' activations are computed again in the backward pass (Chen et al. 2016): a third
             more arithmetic for the memory of one block and of every block's input. The numbers stay the same.
+        virtual_devices: Cut the batch into so many parts, a power of two, whatever the number of real devices, and add
+            their gradients in an order that hangs on the parts alone: the weights are then the same *to the bit* on
+            every power of two of devices up to this one, in bfloat16 too. In the place of `accumulation`; the parts of
+            a device run one after another. Not with `model_parallel`.
         jit_compile: Whether XLA compiles the step; it always does on JAX, and never on PyTorch.
         distribution: From `choose_distribution`; by default one device.
 
     Returns:
         A function of `(inputs, labels)`, this process's rows of the batch, that updates the model and returns the sums
         of the whole batch: those of `pretraining_sums`, and `tokens`, the pieces that are not padding.
+
+    Raises:
+        BertKerasError: `virtual_devices` beside `accumulation`, or for devices that cannot share them out.
     """
     distribution = distribution or Distribution()
+    if virtual_devices is not None:
+        check_virtual_devices(virtual_devices, accumulation, distribution)
     with distribution.scope():
         optimizer.build(model.trainable_variables)
     backend = keras.backend.backend()
+    if virtual_devices is not None and backend == "tensorflow":
+        from bertkeras.training.virtual_tensorflow import tensorflow_virtual_step
+
+        return tensorflow_virtual_step(model, optimizer, virtual_devices, jit_compile, recompute, distribution)
+    if virtual_devices is not None and backend == "jax":
+        from bertkeras.training.virtual_jax import jax_virtual_step
+
+        return jax_virtual_step(model, optimizer, virtual_devices, recompute, distribution)
     if backend == "tensorflow":
         from bertkeras.training.step_tensorflow import tensorflow_train_step
 
@@ -57,7 +76,7 @@ def make_train_step(
         return jax_train_step(model, optimizer, accumulation, recompute, distribution)
     from bertkeras.training.step_torch import torch_train_step
 
-    return torch_train_step(model, optimizer, accumulation, recompute)
+    return torch_train_step(model, optimizer, virtual_devices or accumulation, recompute)
 
 
 def make_test_step(model: keras.Model, distribution: Distribution | None = None) -> Step:

@@ -28,26 +28,11 @@ def jax_train_step(
     if isinstance(distribution, JaxDistribution):
         distribution.check_layout(model.trainable_variables)
 
-    def loss_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
-        with recomputing(recompute):
-            outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
-        sums = pretraining_sums(outputs, labels)
-        return pretraining_loss(sums, counts), (sums, fixed)
-
-    def gradients_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
-        (_, (sums, fixed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            trainable, fixed, inputs, labels, counts
-        )
-        return gradients, sums, fixed
-
+    gradients_of = gradient_function(model, recompute)
     groups = distribution.replicas
 
-    def of_group(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any, group: Any) -> Any:
-        with part_of_batch(group):
-            return gradients_of(trainable, fixed, inputs, labels, counts)
-
     # the gradient of each device's rows for itself, so that they are added over the devices once, behind the loop
-    of_groups = jax.vmap(of_group, (None, None, 0, 0, None, 0), (0, 0, None), spmd_axis_name="batch")
+    of_groups = jax.vmap(gradients_of, (None, None, 0, 0, None, 0), (0, 0, None), spmd_axis_name="batch")
 
     def accumulated(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
         if accumulation == 1:
@@ -90,6 +75,28 @@ def jax_train_step(
         return sums
 
     return step
+
+
+def gradient_function(model: keras.Model, recompute: bool) -> Any:
+    """A pure function of weights, other variables, a batch or a part of one, the counts of the whole, and which part.
+
+    It returns gradients, sums, and the other variables as they are after it.
+    """
+    import jax
+
+    def loss_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any, part: Any) -> Any:
+        with recomputing(recompute), part_of_batch(part):
+            outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
+        sums = pretraining_sums(outputs, labels)
+        return pretraining_loss(sums, counts), (sums, fixed)
+
+    def gradients_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any, part: Any = None) -> Any:
+        (_, (sums, fixed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            trainable, fixed, inputs, labels, counts, part
+        )
+        return gradients, sums, fixed
+
+    return gradients_of
 
 
 def jax_test_step(model: keras.Model, distribution: Distribution) -> Step:

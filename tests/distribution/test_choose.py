@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 from bertkeras import BertKerasError
 from bertkeras.training.cluster import Cluster, cluster_from_environment
 from bertkeras.training.distribution import STRATEGIES, WORKS_ON, Distribution, choose_distribution
+from bertkeras.training.virtual import Shares, check_virtual_devices, sum_in_pairs
 from tests.distribution.processes import environment
 
 BACKEND = keras.backend.backend()
@@ -163,3 +165,39 @@ def test_processes_of_one_host_are_counted():
 
 def test_tensorflow_gets_the_cluster_as_it_reads_it():
     assert json.loads(Cluster(("a:1", "b:2"), 1).tf_config()) == TF_CONFIG
+
+
+def test_virtual_devices_that_the_real_ones_cannot_share_out():
+    distribution = Distribution()
+    distribution.replicas = 3
+    with pytest.raises(BertKerasError, match="3 devices cannot share out virtual_devices=8; take a power of two"):
+        check_virtual_devices(8, distribution=distribution)
+    distribution.replicas, distribution.name = 1, "model_parallel"
+    with pytest.raises(BertKerasError, match="does not go with strategy model_parallel"):
+        check_virtual_devices(8, distribution=distribution)
+
+
+@pytest.mark.parametrize(("hosts", "devices"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 2), (8, 1)])
+def test_every_row_lies_in_one_part_and_the_parts_are_those_of_one_device(hosts, devices):
+    rows, parts = np.arange(24), 8
+    found = {}
+    for host in range(hosts):
+        distribution = Distribution()
+        distribution.replicas, distribution.part = hosts * devices, (host, hosts)
+        shares = Shares(parts, distribution)
+        for local in range(devices):
+            replica = shares.replica(local)
+            assert shares.place(replica) == host * devices + local
+            for number in shares.numbers(replica):
+                first, every = shares.among_rows_here(number)
+                found[number] = rows[host::hosts][first::every].tolist()
+    assert found == {number: rows[number::parts].tolist() for number in range(parts)}
+
+
+def test_sums_in_pairs_are_the_same_wherever_the_parts_lie():
+    def tree(parts):
+        return sum_in_pairs(parts, str, lambda one, other: f"({one}+{other})")
+
+    assert tree(range(8)) == "(((0+4)+(2+6))+((1+5)+(3+7)))"
+    halves = [tree(range(8)[replica::2]) for replica in range(2)]
+    assert f"({halves[0]}+{halves[1]})" == tree(range(8))

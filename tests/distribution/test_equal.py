@@ -29,6 +29,24 @@ CELLS = {
     ],
     "torch": [{"strategy": "single", "accumulation": 3}],
 }
+VIRTUAL_DEVICES = 4
+VIRTUAL_CELLS = {
+    "tensorflow": [
+        {"strategy": "mirrored", "devices": 2},
+        {"strategy": "mirrored", "devices": 4},
+        {"strategy": "multi_worker", "processes": 2},
+        {"strategy": "multi_worker", "processes": 4},
+        {"strategy": "multi_worker", "processes": 2, "devices": 2},
+    ],
+    "jax": [
+        {"strategy": "data_parallel", "devices": 2},
+        {"strategy": "data_parallel", "devices": 4},
+        {"strategy": "data_parallel", "processes": 2},
+        {"strategy": "data_parallel", "processes": 4},
+        {"strategy": "data_parallel", "processes": 2, "devices": 2},
+    ],
+}
+VIRTUAL = [(backend, cell) for backend, cells in VIRTUAL_CELLS.items() for cell in cells]
 TABLE = [(backend, cell) for backend, cells in CELLS.items() for cell in cells]
 NAMES = ["-".join(map(str, [backend, *cell.values()])) for backend, cell in TABLE]
 # Sums in another order differ in the last of 24 bits, and now and then bfloat16 rounds one to another number of 8 bits;
@@ -37,8 +55,8 @@ TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 3e-3}
 
 
 @functools.cache
-def one_device(backend, precision):
-    return train(backend, precision=precision)
+def one_device(backend, precision, **options):
+    return train(backend, precision=precision, **options)
 
 
 def need(backend):
@@ -68,6 +86,22 @@ def test_in_bfloat16_too_up_to_its_rounding(backend, cell):
     found, wanted = run(backend, cell, "mixed_bfloat16"), one_device(backend, "mixed_bfloat16")
     np.testing.assert_allclose(found["losses"], wanted["losses"], atol=TOLERANCE["mixed_bfloat16"], rtol=0)
     assert found["counts"] == wanted["counts"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "cell"), VIRTUAL, ids=["-".join(map(str, [backend, *cell.values()])) for backend, cell in VIRTUAL]
+)
+def test_virtual_devices_give_equal_bits_on_any_number_of_real_ones(backend, cell):
+    """In bfloat16, with dropout, weights and moments and the state of every seed."""
+    options = {"virtual_devices": VIRTUAL_DEVICES, "dropout": 0.1}
+    found, wanted = (
+        run(backend, {**cell, **options}, "mixed_bfloat16"),
+        one_device(backend, "mixed_bfloat16", **options),
+    )
+    assert wanted["losses"][-1][1] < 0.1 * wanted["losses"][0][1], "it learns nothing; equal bits would say little"
+    assert found["losses"] == wanted["losses"]
+    assert found["counts"] == wanted["counts"]
+    assert found["digest"] == wanted["digest"]
 
 
 def test_four_devices_that_share_a_model_hold_a_quarter_of_it_each():

@@ -1,6 +1,7 @@
 """Fifty steps of a small model on devices that the command line names; the first process prints the losses as JSON."""
 
 import argparse
+import hashlib
 import json
 import os
 
@@ -11,6 +12,7 @@ parser.add_argument("--accumulation", type=int, default=1)
 parser.add_argument("--precision", default="float32")
 parser.add_argument("--dropout", type=float, default=0.0)
 parser.add_argument("--steps", type=int, default=50)
+parser.add_argument("--virtual-devices", type=int)
 parser.add_argument("--recompute", type=int, default=0)
 options = parser.parse_args()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -57,6 +59,7 @@ def main():
         model = BertPretrainer(config)
         optimizer = AdamW(WarmupLinearDecay(5e-3, 5, 60), global_clipnorm=0.5)
     kinds = {"accumulation": options.accumulation, "recompute": bool(options.recompute)}
+    kinds["virtual_devices"] = options.virtual_devices
     step = make_train_step(model, optimizer, **kinds, distribution=distribution)
     host, hosts = distribution.part
     losses, counts = [], []
@@ -71,7 +74,10 @@ def main():
         arrays = [variable.value for variable in model.trainable_variables]
         bytes_here = sum(array.addressable_shards[0].data.nbytes for array in arrays)
     if distribution.is_chief:
-        print(json.dumps({"losses": losses, "counts": counts, "tested": tested, "bytes": bytes_here}))
+        state = [keras.ops.convert_to_numpy(v.value) for v in (*model.variables, *optimizer.variables)]
+        digest = hashlib.sha256(b"".join((array + 0).tobytes() for array in state)).hexdigest()  # -0.0 becomes 0.0
+        found = {"losses": losses, "counts": counts, "tested": tested, "bytes": bytes_here, "digest": digest}
+        print(json.dumps(found))
 
 
 main()

@@ -75,6 +75,36 @@ def test_accumulation_is_the_whole_batch(accumulation, jit_compile, pairs):
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_virtual_devices_are_the_whole_batch(jit_compile, pairs):
+    whole, optimizer, sums = train(pairs=pairs, jit_compile=jit_compile)
+    parts, other, part_sums = train(pairs=pairs, jit_compile=jit_compile, virtual_devices=4)
+    assert_close(whole, parts)
+    assert int(optimizer.iterations) == int(other.iterations) == 3
+    for one, two in zip(sums, part_sums, strict=True):
+        assert set(one) == set(two)
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_recomputed_activations_change_no_number_of_virtual_devices(jit_compile):
+    options = {"dropout": 0.3, "jit_compile": jit_compile, "virtual_devices": 4}
+    kept, _, _ = train(**options)
+    again, _, _ = train(**options, recompute=True)
+    assert_close(kept, again)
+
+
+def test_virtual_devices_that_cannot_be_shared_out():
+    with pytest.raises(BertKerasError, match="virtual_devices=6 is not a power of two"):
+        train(virtual_devices=6)
+    with pytest.raises(BertKerasError, match="leave accumulation at 1"):
+        train(virtual_devices=2, accumulation=2)
+    with pytest.raises(BertKerasError, match="8 virtual devices do not divide a batch of 12"):
+        train(virtual_devices=8)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_recomputed_activations_change_no_number(jit_compile, accumulation):
     options = {"dropout": 0.3, "jit_compile": jit_compile, "accumulation": accumulation}
