@@ -88,8 +88,10 @@ $(VENV)/installed-browser: $(VENV)/installed
 book-refresh: $(VENV)/installed
 	$(BIN)/python book/refresh.py
 
-bench: $(VENV)/installed-bench
-	$(BIN)/python -m benchmarks.pretraining_step
+# Beside the peers, each in turn, into benchmarks/RESULTS.md and book/results: two hours on a quiet machine.
+bench: $(VENV)/installed-bench $(VENV)/installed-setup
+	for name in pretraining_step end_to_end tokenising minilm recompute growth; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) book/_build .pytest_cache .mypy_cache .ruff_cache

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import ROOT, Worker, machine, middle, serve, today, versions, write_section, write_text
-from benchmarks.pretraining_step import batch
+from benchmarks.step_contenders import Shape
 
-BATCH = 32
-SMALL = {"sizes": (8, 256, 4, 1024), "vocabulary": 8000, "length": 256, "predictions": 38}
-BASE = {"sizes": (12, 768, 12, 3072), "vocabulary": 30_522, "length": 512, "predictions": 76}
-SHAPES: dict[str, dict[str, Any]] = {"8 x 256, length 256": SMALL, "BERT-base, length 512": BASE}
+SHAPES = {
+    "8 x 256, length 256": Shape(8, 256, 4, vocabulary=8000, length=256, predictions=38),
+    "BERT-base, length 512": Shape(12, 768, 12, length=512, predictions=76),
+}
 WAYS = {"tensorflow": ("tensorflow", False), "tensorflow, XLA": ("tensorflow", True), "jax": ("jax", True)}
 WAYS["torch"] = ("torch", False)
 
@@ -34,12 +34,13 @@ def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], fl
     from bertkeras import BertConfig, BertPretrainer
     from bertkeras.training import AdamW, make_train_step
 
-    sizes, vocabulary, length, asked = SHAPES[shape].values()
+    sizes = SHAPES[shape]
     keras.utils.set_random_seed(0)
-    config = BertConfig(vocabulary, *sizes, length, dropout=0.1, attention_dropout=0.1)
+    widths = (sizes.layers, sizes.width, sizes.heads, 4 * sizes.width)
+    config = BertConfig(sizes.vocabulary, *widths, sizes.length, dropout=0.1, attention_dropout=0.1)
     model, optimizer = BertPretrainer(config), AdamW(1e-4, global_clipnorm=1.0)
     step = make_train_step(model, optimizer, jit_compile=jit_compile, recompute=recompute)
-    inputs, labels = batch(BATCH, length, asked, vocabulary)
+    inputs, labels = sizes.batch()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -103,7 +104,7 @@ def report(record: dict[str, Any]) -> None:
     )
     text = f"""## Activations computed twice
 
-{BATCH} rows a step, float32, dropout 0.1; of the small model 38 pieces of a row are masked, of BERT-base 76.
+32 rows a step, float32, dropout 0.1; of the small model 38 pieces of a row are masked, of BERT-base 76.
 
 | model | how | activations | largest memory of the process, MB | seconds a step | times as long |
 |---|---|---|---:|---:|---:|

@@ -84,6 +84,31 @@ def runs_under_xla() -> bool:
     return backend == "jax" or (backend == "tensorflow" and not runs_operation_by_operation())
 
 
+def xla_on_processor() -> bool:
+    """Whether XLA compiles this for a processor, where it knows few of the merges that it makes for a GPU or TPU."""
+    if not runs_under_xla():
+        return False
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    import tensorflow as tf
+
+    return not tf.config.list_logical_devices("GPU")
+
+
+def sum_rows(x: Any) -> Any:
+    """The sum of `(..., n)` over all axes but the last, `(n,)`.
+
+    XLA takes ten times as long on a processor to sum many rows that it has just computed as to multiply them by ones,
+    eight times over: a single row of ones it would merge again with what computes the rows.
+    """
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    if xla_on_processor() and rows.shape[0]:
+        return ops.matmul(ops.ones((8, rows.shape[0]), rows.dtype), rows)[0]
+    return ops.sum(rows, axis=0)
+
+
 def replica_context() -> Any:
     """Where this replica stands in the TensorFlow strategy in force; `None` on other backends and for a single one."""
     if keras.backend.backend() != "tensorflow":

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.common import runs_under_xla
+from bertkeras.layers.common import runs_under_xla, sum_rows, xla_on_processor
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -19,6 +19,7 @@ class Dense(keras.layers.Dense):
     out rounded to 8 bits, while the weight itself and the optimizer have 24. Here the products are those of bfloat16,
     and where XLA compiles them, always on JAX and by choice on TensorFlow, the gradients of `W` and `b` are left in the
     float32 in which a matrix unit sums them: what is then added over micro-batches and devices is not rounded first.
+    There they are also written in the form that XLA computes fastest.
 
     Args: as for `keras.layers.Dense`.
     """
@@ -55,24 +56,40 @@ def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> A
             by_x = ops.matmul(upstream, low if transposed else ops.transpose(low))
             rows, slopes = (ops.reshape(side, (-1, side.shape[-1])) for side in (x, upstream))
             sides = (slopes, rows) if transposed else (rows, slopes)
-            by_bias = [ops.sum(ops.cast(slopes, vector.dtype), axis=0) for vector in bias]
+            by_bias = [sum_rows(ops.cast(slopes, vector.dtype)) for vector in bias]
             return by_x, sum_of_products(*sides, weight.dtype), *by_bias
 
         return product(x, weight, *bias), gradient
 
     # a gradient by hand takes values: TensorFlow would ask it for those of Keras's variables as well
     arguments = [a.value if isinstance(a, keras.Variable) else a for a in (x, weight, bias) if a is not None]
-    if arguments[1].dtype == x.dtype or not runs_under_xla():
+    if not runs_under_xla():
         return product(*arguments)
     return ops.custom_gradient(with_gradient)(*arguments)
 
 
 def sum_of_products(a: Any, b: Any, dtype: Any) -> Any:
-    """`a^T b` of `(rows, n)` and `(rows, m)`, summed in `dtype`, wider than theirs; on JAX and TensorFlow."""
+    """`a^T b` of `(rows, n)` and `(rows, m)`, summed in `dtype`, no narrower than theirs; under XLA."""
+    if xla_on_processor() and (a.shape[0] or 0) > a.shape[1] > b.shape[1]:
+        # XLA takes half as long again with the wider of two long sides transposed; the barrier keeps it from going back
+        return ops.transpose(barrier(sum_of_products(b, a, dtype)))
     if keras.backend.backend() == "jax":
         import jax.numpy as jnp
 
         return jnp.matmul(a.T, b, preferred_element_type=dtype)
     import tensorflow as tf
 
+    if a.dtype == tf.as_dtype(dtype):
+        return tf.matmul(a, b, transpose_a=True)
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=dtype, adj_x=True)
+
+
+def barrier(x: Any) -> Any:
+    """`x`, which XLA's rewriting does not look through."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.lax.optimization_barrier(x)
+    from tensorflow.compiler.tf2xla.python import xla
+
+    return xla.optimization_barrier(x)[0]

@@ -12,7 +12,7 @@ from bertkeras.errors import BertKerasError
 from bertkeras.layers import MaskedLMHead, NextSentenceHead
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
-from bertkeras.models.losses import cross_entropy
+from bertkeras.models.losses import losses_and_points
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 
@@ -137,16 +137,10 @@ def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[st
     sums = {}
     for kind, targets, weights in parts:
         logits = outputs[f"{kind}_logits"]
-        logits = ops.reshape(ops.cast(logits, "float32"), (-1, logits.shape[-1]))  # (targets, classes)
         targets, weights = ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,))
-        losses = cross_entropy(targets, logits)
-        # a maximum: XLA on a CPU computes an argmax over the vocabulary slowly; classes that tie share the point
-        best = ops.max(logits, axis=-1, keepdims=True)
-        ties = ops.sum(ops.cast(logits == best, "float32"), axis=-1)
-        picked = ops.take_along_axis(logits, targets[..., None], axis=-1)
-        right = ops.cast(picked == best, "float32")[..., 0] / ties
+        losses, points = losses_and_points(targets, ops.reshape(logits, (-1, logits.shape[-1])))
         sums[f"{kind}_loss"] = ops.sum(losses * weights)
-        sums[f"{kind}_accuracy"] = ops.sum(right * weights)
+        sums[f"{kind}_accuracy"] = ops.sum(points * weights)
         sums[f"{kind}_count"] = ops.sum(weights)
     return sums
 

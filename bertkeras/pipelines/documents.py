@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +17,22 @@ from bertkeras.text.corpus import split_sentences
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
 Segmenter = Callable[[str], list[str]]
-Encoder = Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]
+Encoder = Callable[[list[str]], "Encoded"]
 SENTENCES_AT_ONCE = 8192
+
+
+class Encoded(NamedTuple):
+    """The pieces of many sentences, one after another.
+
+    Attributes:
+        tokens: `(pieces,)` int32 ids.
+        continues_word: `(pieces,)` bool, or empty without a segmenter.
+        splits: `(sentences + 1,)` int64: where each sentence begins, and the last one ends.
+    """
+
+    tokens: np.ndarray
+    continues_word: np.ndarray
+    splits: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +82,29 @@ def tokenised(documents: Iterable[str], encode: Encoder) -> Iterator[DocumentBlo
     Raises:
         BertKerasError: The segmenter changed the text.
     """
-    waiting: list[list[str]] = []
+    sentences: list[str] = []
+    ends: list[int] = []  # of each document, in sentences
 
     def flush() -> Iterator[DocumentBlock]:
-        ids, continues = encode([sentence for sentences in waiting for sentence in sentences])
-        at = 0
-        for sentences in waiting:
-            chosen = [i for i in range(at, at + len(sentences)) if len(ids[i])]
-            at += len(sentences)
-            if chosen:
-                yield _document([ids[i] for i in chosen], [continues[i] for i in chosen] if continues else [])
-        waiting.clear()
+        encoded = encode(sentences)
+        for first, end in itertools.pairwise([0, *ends]):
+            splits = encoded.splits[first : end + 1]
+            own = slice(splits[0], splits[-1])
+            if own.start < own.stop:
+                yield DocumentBlock(
+                    encoded.tokens[own].copy(),  # a view would keep its neighbours in memory as long as it waits
+                    encoded.continues_word[own].copy(),
+                    splits[:-1][splits[:-1] < splits[1:]] - own.start,
+                    np.zeros(1, "int64"),
+                )
+        sentences.clear()
+        ends.clear()
 
-    pending = 0
     for document in documents:
-        waiting.append(split_sentences(document))
-        pending += len(waiting[-1])
-        if pending >= SENTENCES_AT_ONCE:
+        sentences += split_sentences(document)
+        ends.append(len(sentences))
+        if len(sentences) >= SENTENCES_AT_ONCE:
             yield from flush()
-            pending = 0
     yield from flush()
 
 
@@ -100,41 +120,34 @@ def joined(blocks: Sequence[DocumentBlock]) -> DocumentBlock:
     )
 
 
-def _document(sentences: list[np.ndarray], continues: list[np.ndarray]) -> DocumentBlock:
-    return DocumentBlock(
-        np.concatenate(sentences).astype("int32"),
-        np.concatenate(continues) if continues else np.zeros(0, bool),
-        np.cumsum([0, *map(len, sentences[:-1])]).astype("int64"),
-        np.zeros(1, "int64"),
-    )
-
-
 def _plain_encoder(tokenizer: WordPieceTokenizer) -> Encoder:
     from bertkeras.text.in_graph import InGraphTokenizer
 
     in_graph = InGraphTokenizer(tokenizer)
 
-    def encode(sentences: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def encode(sentences: list[str]) -> Encoded:
         import tensorflow as tf
 
         ragged = in_graph(tf.constant(sentences, tf.string))
-        return np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1]) if sentences else [], []
+        return Encoded(ragged.values.numpy(), np.zeros(0, bool), ragged.row_splits.numpy())
 
     return encode
 
 
 def _segmented_encoder(tokenizer: WordPieceTokenizer, segmenter: Segmenter) -> Encoder:
-    def encode(sentences: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        ids, continues = [], []
+    def encode(sentences: list[str]) -> Encoded:
+        ids: list[int] = []
+        continues: list[bool] = []
+        splits = [0]
         for sentence in sentences:
             words = segmenter(sentence)
             if "".join(words) != sentence:
                 raise BertKerasError(f"the segmenter changed the text: {sentence[:40]!r} came back as {words[:8]!r}")
-            word_starts = set(np.cumsum([0, *map(len, words)]).tolist())
+            word_starts = {0, *itertools.accumulate(map(len, words))}
             encoding = tokenizer.encode(sentence, add_special_tokens=False)
-            ids.append(np.asarray(encoding.ids, "int32"))
-            starts = np.asarray([start in word_starts for start, _ in encoding.offsets], bool)
-            continues.append(~starts)
-        return ids, continues
+            ids += encoding.ids
+            continues += [start not in word_starts for start, _ in encoding.offsets]
+            splits.append(len(ids))
+        return Encoded(np.array(ids, "int32"), np.array(continues, bool), np.array(splits, "int64"))
 
     return encode

@@ -95,13 +95,7 @@ class Masking:
         starts_unit = tf.ones_like(special)
         if self.by_words:
             starts_unit = self._starts_unit(token_ids, special, row_numbers, continues_word)
-        order, taken = self._choose(starts_unit, special, row_numbers)
-
-        predictions = min(self.max_predictions, length)
-        places = tf.where(taken[:, :predictions], order[:, :predictions], length)
-        places = tf.pad(
-            tf.sort(places, axis=1), [[0, 0], [0, self.max_predictions - predictions]], constant_values=length
-        )
+        places = self._choose(starts_unit, special, row_numbers)
         counts = places < length  # (batch, max_predictions)
         positions = tf.where(counts, places, 0)
         labels = tf.where(counts, tf.gather(token_ids, positions, batch_dims=1), 0)
@@ -114,8 +108,8 @@ class Masking:
         put = tf.where(kind < self.mask_share, self.mask_id, put)
 
         batch_index = tf.broadcast_to(tf.range(tf.shape(token_ids)[0])[:, None], tf.shape(places))
-        where = tf.boolean_mask(tf.stack([batch_index, positions], axis=-1), counts)
-        masked_ids = tf.tensor_scatter_nd_update(token_ids, where, tf.boolean_mask(put, counts))
+        one_more = tf.pad(token_ids, [[0, 0], [0, 1]])  # takes what is put at unused places
+        masked_ids = tf.tensor_scatter_nd_update(one_more, tf.stack([batch_index, places], axis=-1), put)[:, :length]
         return {
             "token_ids": masked_ids,
             "mask_positions": positions,
@@ -123,34 +117,41 @@ class Masking:
             "mlm_weights": tf.cast(counts, tf.float32),
         }
 
-    def _choose(self, starts_unit: Any, special: Any, row_numbers: Any) -> tuple[Any, Any]:
-        """All positions in the order of choice, and whether each is chosen; the chosen come first."""
+    def _choose(self, starts_unit: Any, special: Any, row_numbers: Any) -> Any:
+        """The chosen positions `(batch, max_predictions)`, ascending, then the row's length where none is left."""
         import tensorflow as tf
 
         batch, length = tf.shape(special)[0], special.shape[1]
-        unit = tf.cumsum(tf.cast(starts_unit, tf.int32), axis=1) - 1  # (batch, length), 0 .. length - 1
+        predictions = min(self.max_predictions, length)
+        score = row_uniform(self.seed, "unit", row_numbers, length)
+        if self.by_words:
+            unit = tf.cumsum(tf.cast(starts_unit, tf.int32), axis=1) - 1  # (batch, length), 0 .. length - 1
+            score = tf.gather(score, unit, batch_dims=1)
+        # The positions in the order of choice, as far as there is room: of equal scores the first position comes first,
+        # so units stay together, in their own order.
+        score, order = tf.math.top_k(-tf.where(special, 2.0, score), predictions)
+        place = tf.range(predictions)[None]
+        luck = row_uniform(self.seed, "mark", row_numbers, length)
         if self.by_words:
             cell = unit + tf.range(batch)[:, None] * length
-            size = tf.gather(tf.math.unsorted_segment_sum(tf.ones_like(unit), cell, batch * length), cell)
             column = tf.broadcast_to(tf.range(length)[None], tf.shape(unit))
-            first = tf.gather(tf.math.unsorted_segment_min(column, cell, batch * length), cell)
-            rank = column - first  # place inside the unit
+            size = tf.math.unsorted_segment_sum(tf.ones_like(unit), cell, batch * length)
+            first = tf.math.unsorted_segment_min(column, cell, batch * length)
+            of_unit = tf.gather(cell, order, batch_dims=1)
+            size, begin = tf.gather(size, of_unit), place - (order - tf.gather(first, of_unit))
+            luck = tf.gather(tf.reshape(luck, [-1]), of_unit)
         else:
-            size, rank = tf.ones_like(unit), tf.zeros_like(unit)
-        score = tf.gather(row_uniform(self.seed, "unit", row_numbers, length), unit, batch_dims=1)
-        score = tf.where(special, 2.0, score)
-        order = tf.argsort(score, axis=1, stable=True)  # units stay together, in their own order
-
-        def sort(x: Any) -> Any:
-            return tf.gather(x, order, batch_dims=1)
+            size, begin = tf.ones_like(order), place
+            luck = tf.gather(luck, order, batch_dims=1)
 
         ordinary = tf.cast(tf.logical_not(special), tf.float32)
         mark = self.rate * tf.reduce_sum(ordinary, axis=1, keepdims=True)
-        size, begin = sort(size), tf.range(length)[None] - sort(rank)
         part_before_mark = (mark - tf.cast(begin, tf.float32)) / tf.cast(size, tf.float32)
-        luck = tf.gather(row_uniform(self.seed, "mark", row_numbers, length), sort(unit), batch_dims=1)
         fits = begin + size <= self.max_predictions
-        return order, (part_before_mark > luck) & fits & tf.logical_not(sort(special))
+        places = tf.where((part_before_mark > luck) & fits & (score > -2.0), order, length)
+        return tf.pad(
+            tf.sort(places, axis=1), [[0, 0], [0, self.max_predictions - predictions]], constant_values=length
+        )
 
     def _starts_unit(self, token_ids: Any, special: Any, row_numbers: Any, continues_word: Any) -> Any:
         """Whether each position begins a word, or with `max_ngram` a run of words."""

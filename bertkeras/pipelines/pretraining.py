@@ -48,17 +48,17 @@ def pretraining_dataset(
         raise BertKerasError(f"{part[1]} hosts do not divide batch_size={batch_size}")
     start_row = start_step * batch_size
 
-    def to_batch(row_numbers: Any, serialised: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return batch_features(records, masking, row_numbers, records.parse(serialised))
+    rows = batch_size // part[1]
 
-    def number(nth: Any, serialised: Any) -> tuple[Any, Any]:
-        return start_row + part[0] + nth * part[1], serialised
+    def to_batch(nth: Any, serialised: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        places = nth * rows + tf.range(tf.shape(serialised, tf.int64)[0])  # in this host's part of the stream
+        row_numbers = start_row + part[0] + places * part[1]
+        return batch_features(records, masking, row_numbers, records.parse(serialised))
 
     return (
         records.stream(seed, start_row, part=part, repeat=repeat)
+        .batch(rows, drop_remainder=drop_remainder)
         .enumerate()
-        .map(number)
-        .batch(batch_size // part[1], drop_remainder=drop_remainder)
         .map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -140,7 +140,8 @@ class Records:
                             )
                         )
                     )
-                return rows.skip(lane[4]).shard(plan["stride"], 0)
+                rows = rows.skip(lane[4])
+                return rows.shard(plan["stride"], 0) if part[1] > 1 else rows
 
             count = tf.shape(plan["lanes"], out_type=tf.int64)[0]
             return tf.data.Dataset.range(count).interleave(rows_of_lane, cycle_length=lanes, block_length=1)
@@ -257,14 +258,13 @@ class RecordWriter:
         """Add the rows that `make_rows` gave."""
         self.has_word_boundaries = has_word_boundaries(rows)
         self.tokens += count_tokens(rows, self.options)
-        for row in serialised_rows(rows, self.options):
-            self._pending.append(row)
-            if len(self._pending) == self.rows_per_shard:
-                self._write_shard()
+        self._pending += serialised_rows(rows, self.options)
+        while len(self._pending) >= self.rows_per_shard:
+            self._write_shard()
 
     def _write_shard(self) -> None:
-        self.shards.append(write_shard(self.folder, len(self.shards), self._pending))
-        self._pending = []
+        self.shards.append(write_shard(self.folder, len(self.shards), self._pending[: self.rows_per_shard]))
+        del self._pending[: self.rows_per_shard]
 
     def close(self) -> Records:
         """Write what is left and the index; read it back."""

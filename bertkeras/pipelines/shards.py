@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,37 @@ def count_tokens(rows: dict[str, Any], options: RowOptions) -> int:
     return int((np.asarray(rows["token_ids"]) != options.pad_id).sum())
 
 
-def serialised_rows(rows: dict[str, Any], options: RowOptions) -> Iterator[bytes]:
+def serialised_rows(rows: dict[str, Any], options: RowOptions) -> list[bytes]:
     """The rows that `make_rows` gave as `tf.train.Example`; the same rows give the same bytes in every process."""
     import tensorflow as tf
 
-    def integers(values: list[int]) -> Any:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    columns = {name: np.asarray(rows[name]) for name in ("token_ids", "second_start", "label", "continues_word")}
-    has_boundaries = has_word_boundaries(rows)
-    is_token = columns["token_ids"] != options.pad_id
+    ids = np.asarray(rows["token_ids"])
+    is_token = ids != options.pad_id
     ends = options.max_sequence_length - np.argmax(is_token[:, ::-1], axis=1)
-    for row, end in enumerate(ends):
-        features = {
-            "token_ids": integers(columns["token_ids"][row, :end].tolist()),
-            "second_start": integers([int(columns["second_start"][row])]),
-            "label": integers([int(columns["label"][row])]),
-        }
-        if has_boundaries:
-            flags = columns["continues_word"][row].astype("uint8").tobytes()
-            features["continues_word"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[flags]))
-        example = tf.train.Example(features=tf.train.Features(feature=features))
-        yield example.SerializeToString(deterministic=True)  # a map's order is otherwise left open
+
+    def messages(kind: str, sizes: Any = 1, **fields: Any) -> Any:
+        """A message of each row `(rows, 1)`; a field is `(rows, most values)`, and `sizes` counts the values."""
+        sizes = np.broadcast_to(np.asarray(sizes).reshape(-1, 1), (len(ids), len(fields)))
+        return tf.io.encode_proto(sizes, list(fields.values()), list(fields), f"tensorflow.{kind}")[:, None]
+
+    def entry(name: str, feature: Any) -> Any:
+        return messages("Features.FeatureEntry", key=tf.fill([len(ids), 1], name), value=feature)
+
+    def integers(values: Any, sizes: Any = 1) -> Any:
+        return messages("Feature", int64_list=messages("Int64List", sizes, value=tf.cast(values, tf.int64)))
+
+    entries = [
+        entry("label", integers(rows["label"][:, None])),
+        entry("second_start", integers(rows["second_start"][:, None])),
+        entry("token_ids", integers(ids, ends)),
+    ]
+    if has_word_boundaries(rows):
+        flags = [row.tobytes() for row in np.asarray(rows["continues_word"]).astype("uint8")]
+        value = messages("BytesList", value=tf.reshape(tf.constant(flags, tf.string), [-1, 1]))
+        entries.insert(0, entry("continues_word", messages("Feature", bytes_list=value)))
+    # The names ascend, as in a map that Protocol Buffers serialise deterministically.
+    features = messages("Features", len(entries), feature=tf.concat(entries, axis=1))
+    return messages("Example", features=features)[:, 0].numpy().tolist()
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[bytes]) -> Shard:

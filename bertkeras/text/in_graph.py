@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 PLAIN_TEXT = r"[\t\n\r -~]*"  # ASCII without control characters
+_NOT_IN_A_PIECE = re.compile(r"[\0\t\n\r ]")
 
 
 class InGraphTokenizer:
@@ -141,7 +142,7 @@ def _check_storable(tokenizer: WordPieceTokenizer) -> None:
         raise BertKerasError(f"TensorFlow Text needs a continuation_prefix of two characters or more, got {prefix!r}")
     for index, piece in enumerate(tokenizer.vocabulary):
         # White space would go unnoticed: plain text is matched with the piece before it is split into words.
-        if re.search(r"[\0\t\n\r ]", piece) or len(piece.removeprefix(prefix).encode()) > 256:
+        if _NOT_IN_A_PIECE.search(piece) or len(piece.removeprefix(prefix).encode()) > 256:
             raise BertKerasError(
                 f"TensorFlow Text cannot store piece {index}, {piece[:20]!r}, of {len(piece.encode())} bytes:"
                 " it takes no white space, no NUL and at most 256 bytes; remove the piece"

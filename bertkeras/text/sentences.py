@@ -19,6 +19,7 @@ ALWAYS_GO_ON = _words(
 GO_ON_TO_NUMBER = _words("no nos fig figs eq eqs sec secs sect ch chap p pp vol vols art tab ref refs ver")
 # "etc.", "Inc.", "5 p.m.", "Jan.": an end when the next word is one that begins sentences.
 MAY_END = _words("etc inc ltd co corp bros dept univ est ave blvd rd jan feb apr aug sept oct nov dec ph.d sen rep gen")
+_ABBREVIATIONS = ALWAYS_GO_ON | GO_ON_TO_NUMBER | MAY_END
 STARTERS = _words(
     "a after all also although an and as at because before both but by during each even every finally first for from he"
     " her here his how however i if in into is it its many meanwhile more most my no not now of on once one only or"
@@ -72,23 +73,35 @@ def _split_line(line: str) -> list[str]:
 
 def _end_of_sentence(line: str, start: int, match: re.Match[str]) -> int | None:
     """Where the sentence that began at `start` ends, if it ends at this mark."""
-    marks, end = match["marks"], match.end()
+    marks, closers = match.groups()
+    end = match.end()
     followed_by_space = end == len(line) or line[end].isspace()
+    if marks == ".":
+        if not followed_by_space:
+            return None
+        before = line[max(start, match.start() - 40) : match.start()]
+        if _is_word(before.rpartition(" ")[2]):
+            return end  # nearly always
+        return None if _is_shortened(before, _text_after(line, end), bool(closers)) else end
     if not _CHINESE_MARKS.isdisjoint(marks) or "……" in marks:
-        if not followed_by_space and match["closers"][-1:] in ('"', "'"):
+        if not followed_by_space and closers[-1:] in ('"', "'"):
             # A straight quote looks the same on both sides; it closes only what this sentence has opened.
-            quote = match["closers"][-1]
-            end -= line[start:end].count(quote) % 2
+            end -= line[start:end].count(closers[-1]) % 2
         return end
     if not followed_by_space:
         is_chinese = marks[-1] in "!?" and _IDEOGRAPH.match(line, end)
         return end if is_chinese else None
-    after = line[end : end + 40].lstrip().lstrip(_OPENERS)
-    if marks == ".":
-        before = line[max(start, match.start() - 40) : match.start()]
-        return None if _is_shortened(before, after, bool(match["closers"])) else end
     # "'Why?' he asked", "wait ... what": what goes on in small letters is still the same sentence.
-    return None if after[:1].islower() else end
+    return None if _text_after(line, end)[:1].islower() else end
+
+
+def _is_word(text: str) -> bool:
+    """Whether this is a plain word, after which a full stop never stands for anything else."""
+    return text.isalpha() and len(text) > 1 and text.lower() not in _ABBREVIATIONS
+
+
+def _text_after(line: str, end: int) -> str:
+    return line[end : end + 40].lstrip().lstrip(_OPENERS)
 
 
 def _is_shortened(before: str, after: str, is_closed: bool) -> bool:

@@ -73,8 +73,8 @@ def main():
     if keras.backend.backend() == "jax":
         arrays = [variable.value for variable in model.trainable_variables]
         bytes_here = sum(array.addressable_shards[0].data.nbytes for array in arrays)
+    state = [distribution.to_host(v.value) for v in (*model.variables, *optimizer.variables)]
     if distribution.is_chief:
-        state = [keras.ops.convert_to_numpy(v.value) for v in (*model.variables, *optimizer.variables)]
         digest = hashlib.sha256(b"".join((array + 0).tobytes() for array in state)).hexdigest()  # -0.0 becomes 0.0
         found = {"losses": losses, "counts": counts, "tested": tested, "bytes": bytes_here, "digest": digest}
         print(json.dumps(found))

@@ -104,3 +104,30 @@ def test_no_gradient_of_a_model_is_rounded_to_bfloat16():
     low = [v.path for v, g in zip(variables, found, strict=True) if (g == numpy(ops.cast(g, "bfloat16"))).all()]
     assert not low
     assert model.compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("shape", [(300, 7, 5), (300, 5, 7), (4, 7, 5), (300, 6, 6)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_in_float32_under_xla(shape, transposed):
+    """More rows than columns, or fewer; the wider side first, or second."""
+    if keras.backend.backend() == "torch":
+        pytest.skip("no XLA")
+    rows, n, m = shape
+    random = np.random.default_rng(0)
+    x, w, b, upstream = (random.normal(size=s).astype("float32") for s in ((rows, n), (n, m), (m,), (rows, m)))
+    variables = [keras.Variable(part) for part in (x.reshape(2, -1, n), w.T if transposed else w, b)]
+
+    def loss():
+        outputs = affine(*(variable.value for variable in variables), transposed)
+        return ops.sum(ops.reshape(outputs, (rows, m)) * upstream)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        compiled = tf.function(lambda: gradients_inside(loss, variables), jit_compile=True)
+        found = [numpy(gradient) for gradient in compiled()]
+    else:
+        found = gradients(loss, variables)
+    np.testing.assert_allclose(found[0].reshape(rows, n), upstream @ w.T, atol=1e-4)
+    np.testing.assert_allclose(found[1].T if transposed else found[1], x.T @ upstream, atol=1e-4)
+    np.testing.assert_allclose(found[2], upstream.sum(axis=0), atol=1e-4)

@@ -48,6 +48,25 @@ def test_numbers_and_derivatives_are_those_of_keras(shape):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_derivatives_under_xla_are_those_without(shape):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("JAX has them in the test above, and PyTorch has no XLA")
+    import tensorflow as tf
+
+    layer, x = built(LayerNormalization, shape), some_inputs(shape)
+    counts, inputs = np.random.default_rng(1).normal(size=shape).astype("float32"), tf.Variable(x)
+
+    def inside():
+        values = [inputs, layer.gamma.value, layer.beta.value]
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer(tf.identity(inputs)) * counts)
+        return [layer(tf.identity(inputs)), *tape.gradient(total, values)]
+
+    for one, other in zip(tf.function(inside, jit_compile=True)(), outputs_and_gradients(layer, x), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options_are_those_of_keras(options):
     if keras.backend.backend() == "torch" and "axis" in options:

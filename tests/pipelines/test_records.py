@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bertkeras import BertKerasError
 from bertkeras.pipelines.records import Records, RecordWriter
 from bertkeras.pipelines.sentence_pairs import RowOptions, make_rows
+from bertkeras.pipelines.shards import serialised_rows
 from tests.pipelines.test_sentence_pairs import corpus
 
 OPTIONS = RowOptions(61)
@@ -44,6 +46,21 @@ def test_rows_come_back(folder, rows):
     assert records.tokens == (rows["token_ids"].numpy() != 0).sum()
     assert (records.options, records.tokenizer) == (OPTIONS, "fingerprint")
     assert "continues_word" not in parsed
+
+
+@pytest.mark.parametrize("boundaries", [False, True])
+def test_the_bytes_are_those_of_protocol_buffers(rows, boundaries):
+    ids = rows["token_ids"].numpy()
+    flags = (ids % 3 == 0)[:, : OPTIONS.max_sequence_length if boundaries else 0]
+    for row, serialised in enumerate(serialised_rows({**rows, "continues_word": flags}, OPTIONS)):
+        example = tf.train.Example()
+        feature = example.features.feature
+        feature["token_ids"].int64_list.value.extend(ids[row, : np.flatnonzero(ids[row])[-1] + 1])
+        feature["second_start"].int64_list.value.append(rows["second_start"][row])
+        feature["label"].int64_list.value.append(rows["label"][row])
+        if boundaries:
+            feature["continues_word"].bytes_list.value.append(flags[row].astype("uint8").tobytes())
+        assert serialised == example.SerializeToString(deterministic=True)
 
 
 def test_word_boundaries_come_back(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkeras.errors import BertKerasError
+from bertkeras.text import sentences
 from bertkeras.text.corpus import Corpus, split_sentences
 
 
@@ -197,9 +198,20 @@ def test_sentences(marked):
 
 @given(st.text(st.sampled_from("aB1 .!?…。！？；\"'”)』\n\tU.SMr中")) | st.text())
 def test_sentences_lose_nothing(text):
-    sentences = split_sentences(text)
-    assert re.sub(r"\s", "", "".join(sentences)) == re.sub(r"\s", "", text)
-    assert all(sentence and sentence == sentence.strip() and "\n" not in sentence for sentence in sentences)
+    found = split_sentences(text)
+    assert re.sub(r"\s", "", "".join(found)) == re.sub(r"\s", "", text)
+    assert all(sentence and sentence == sentence.strip() and "\n" not in sentence for sentence in found)
+
+
+WORDS_AND_MARKS = [*"aBé1²_ .!?…。；\"'”)中", "Mr", "e.g", "U.S", "etc", "Jan", "No", "It", "word", "\u0301", "\u2028"]
+
+
+@given(st.lists(st.sampled_from(WORDS_AND_MARKS)).map("".join))
+def test_the_quick_look_at_a_full_stop_changes_no_sentence(text):
+    quick = split_sentences(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentences, "_is_word", lambda text: False)
+        assert split_sentences(text) == quick
 
 
 def test_sentences_of_long_runs_take_linear_time():
