@@ -100,12 +100,14 @@ def xla_on_processor() -> bool:
 def sum_rows(x: Any) -> Any:
     """The sum of `(..., n)` over all axes but the last, `(n,)`.
 
-    XLA takes ten times as long on a processor to sum many rows that it has just computed as to multiply them by ones,
-    eight times over: a single row of ones it would merge again with what computes the rows.
+    On a processor XLA takes ten times as long to sum many rows that it has just computed as to multiply them by ones,
+    eight times over: a single row of ones it would merge again with what computes the rows. Few and wide rows are no
+    trouble to TensorFlow's, but to JAX's.
     """
     rows = ops.reshape(x, (-1, x.shape[-1]))
-    if xla_on_processor() and rows.shape[0]:
-        return ops.matmul(ops.ones((8, rows.shape[0]), rows.dtype), rows)[0]
+    count, width = rows.shape
+    if xla_on_processor() and count and (count > width or keras.backend.backend() == "jax"):
+        return ops.matmul(ops.ones((8, count), rows.dtype), rows)[0]
     return ops.sum(rows, axis=0)
 
 

@@ -71,8 +71,9 @@ def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> A
 def sum_of_products(a: Any, b: Any, dtype: Any) -> Any:
     """`a^T b` of `(rows, n)` and `(rows, m)`, summed in `dtype`, no narrower than theirs; under XLA."""
     if xla_on_processor() and (a.shape[0] or 0) > a.shape[1] > b.shape[1]:
-        # XLA takes half as long again with the wider of two long sides transposed; the barrier keeps it from going back
-        return ops.transpose(barrier(sum_of_products(b, a, dtype)))
+        # XLA takes half as long again with the wider of two long sides transposed. The barriers keep it from going back
+        # to that, and from turning the result around wherever it is read.
+        return barrier(ops.transpose(barrier(sum_of_products(b, a, dtype))))
     if keras.backend.backend() == "jax":
         import jax.numpy as jnp
 
