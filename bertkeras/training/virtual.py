@@ -26,7 +26,6 @@ class Shares:
     Args:
         parts: Virtual devices.
         distribution: The real ones.
-
     """
 
     def __init__(self, parts: int, distribution: Distribution) -> None:
