@@ -4,8 +4,8 @@ import weakref
 import numpy as np
 
 from bertkeras import BertConfig
-from bertkeras.models.token_classifier import BertTokenClassifier
 from bertkeras.models.running import outputs_of
+from bertkeras.models.token_classifier import BertTokenClassifier
 from tests.checks import numpy
 
 
