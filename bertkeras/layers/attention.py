@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
-from bertkeras.layers.common import bert_initializer, take_positions
-from bertkeras.layers.dense import Dense
+from bertkeras.layers.common import bert_initializer, take_positions, xla_on_accelerator
+from bertkeras.layers.dense import Dense, affine
 from bertkeras.layers.dropout import Dropout
+from bertkeras.layers.flash import can_flash, flash_attention, flash_sequences
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -90,8 +91,17 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         query_positions: Any = None,
         training: bool | None = None,
     ) -> Any:
-        query, key, value = self.project(inputs)  # each (batch, heads, length, head_dim)
+        ids = attention_mask if is_sequence_ids(attention_mask) else None
+        if ids is not None:
+            attention_mask = mask_of_sequences(ids)
         mask = None if attention_mask is None else broadcast_mask(attention_mask)
+        rate = self.attention_dropout.rate if training else 0.0
+        query, key, value = self.heads_of(inputs)  # each (batch, length, num_heads, head_dim)
+        if query_positions is None and not return_attention_scores and can_flash(query, key, rate):
+            seed = self.attention_dropout.seed_generator._initial_seed if rate else 0
+            context = flash_attention(query, key, value, mask, ids, rate, seed)
+            return self.output_dense(ops.reshape(context, ops.shape(inputs)))
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
         if query_positions is not None:
             query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
             if mask is not None and mask.shape[2] != 1:
@@ -101,12 +111,18 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def project(self, inputs: Any) -> tuple[Any, Any, Any]:
         """`Q`, `K` and `V` of `inputs` `(batch, length, hidden_dim)`, each `(batch, num_heads, length, head_dim)`."""
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in self.heads_of(inputs))
+        return query, key, value
+
+    def heads_of(self, inputs: Any) -> tuple[Any, Any, Any]:
+        """The same, each `(batch, length, num_heads, head_dim)`."""
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
-        qkv = self.qkv_dense(inputs)  # (batch, length, 3 * hidden_dim)
-        query, key, value = (
-            ops.transpose(ops.reshape(x, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
-            for x in ops.split(qkv, 3, axis=-1)
-        )
+        if xla_on_accelerator():  # three products there cost less than one that must be cut up, and put together again
+            weights = zip(ops.split(self.qkv_dense.kernel, 3, axis=-1), ops.split(self.qkv_dense.bias, 3), strict=True)
+            parts = [affine(inputs, kernel, bias) for kernel, bias in weights]
+        else:
+            parts = ops.split(self.qkv_dense(inputs), 3, axis=-1)  # of (batch, length, 3 * hidden_dim)
+        query, key, value = (ops.reshape(x, (batch, length, self.num_heads, self.head_dim)) for x in parts)
         return query, key, value
 
     def attend(
@@ -168,6 +184,17 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "initializer_range": self.initializer_range,
             "seed": self.seed,
         }
+
+
+def is_sequence_ids(mask: Any) -> bool:
+    """Whether it is the ids of packed rows, `(batch, length)`, which come in its place where their runs are counted."""
+    return flash_sequences() is not None and mask is not None and len(mask.shape) == 2 and mask.dtype != bool
+
+
+def mask_of_sequences(sequence_ids: Any) -> Any:
+    """Who sees whom in packed rows of ids `(batch, length)`, 0 = padding: `(batch, length, length)`."""
+    same = ops.equal(sequence_ids[:, :, None], sequence_ids[:, None, :])
+    return ops.logical_and(same, sequence_ids[:, None, :] > 0)
 
 
 def broadcast_mask(mask: Any) -> Any:

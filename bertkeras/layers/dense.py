@@ -56,7 +56,7 @@ def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> A
             by_x = ops.matmul(upstream, low if transposed else ops.transpose(low))
             rows, slopes = (ops.reshape(side, (-1, side.shape[-1])) for side in (x, upstream))
             sides = (slopes, rows) if transposed else (rows, slopes)
-            by_bias = [sum_rows(ops.cast(slopes, vector.dtype)) for vector in bias]
+            by_bias = [sum_rows(slopes, vector.dtype) for vector in bias]
             return by_x, sum_of_products(*sides, weight.dtype), *by_bias
 
         return product(x, weight, *bias), gradient

@@ -39,7 +39,8 @@ class Dropout(keras.layers.Dropout):
         first = 0 if part is None else part * count  # the rows before this part take as many counters
         bits = ops.reshape(hash_bits(count, self.draw(), first), ops.shape(inputs))
         scale = ops.cast(1.0 / (1.0 - self.rate), inputs.dtype)
-        return ops.where(bits >= threshold, inputs * scale, ops.zeros_like(inputs))
+        # scaled last, for then the gradient is chosen last, and XLA computes both in one pass on a GPU
+        return ops.where(bits >= threshold, inputs, ops.zeros_like(inputs)) * scale
 
     def draw(self) -> Any:
         """The seed state of this call: the generator's next, or what `with_drawn` says."""

@@ -8,7 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.common import runs_operation_by_operation, sum_rows, xla_on_processor
+from bertkeras.layers.common import (
+    runs_operation_by_operation,
+    runs_under_xla,
+    sum_rows,
+    sum_rows_of_each,
+    xla_on_processor,
+)
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -24,11 +30,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     def call(self, inputs: Any) -> Any:
         plain = self.axis == [-1] and self.gamma is not None and self.beta is not None and not self.rms_scaling
-        if not plain or not (runs_operation_by_operation() or xla_on_processor()):
+        if not plain or not (runs_operation_by_operation() or runs_under_xla()):
             return super().call(inputs)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         arguments = [ops.convert_to_tensor(x, dtype=dtype) for x in (inputs, self.gamma.value, self.beta.value)]
-        if runs_operation_by_operation():
+        if not xla_on_processor():
             outputs = ops.custom_gradient(self._with_gradient)(*arguments)
         else:
             x, gamma, beta = arguments
@@ -46,7 +52,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
             along = ops.mean(by_normal * normal, axis=-1, keepdims=True)  # what would only stretch x, and
             level = ops.mean(by_normal, axis=-1, keepdims=True)  # what would only shift it, change nothing
             by_x = (by_normal - level - normal * along) * scale
-            return by_x, sum_rows(upstream * normal), sum_rows(upstream)
+            return by_x, *sum_rows_of_each(upstream * normal, upstream)
 
         return normal * gamma + beta, gradient
 

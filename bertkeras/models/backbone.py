@@ -10,8 +10,10 @@ from keras import ops
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import BertEmbeddings, TransformerEncoderBlock
+from bertkeras.layers.attention import mask_of_sequences
 from bertkeras.layers.common import bert_initializer
 from bertkeras.layers.dense import Dense
+from bertkeras.layers.flash import flash_sequences
 from bertkeras.layers.layer_norm import LayerNormalization
 from bertkeras.layers.recompute import is_recomputing, recomputed
 from bertkeras.models.base import PresetModel
@@ -168,7 +170,7 @@ class BertBackbone(PresetModel):
 
 
 def attention_mask(inputs: dict[str, Any]) -> Any:
-    """Who may attend to whom: the padding mask, or `(batch, length, length)` as given or of packed rows."""
+    """Who may attend to whom: the padding mask, or as given; of packed rows for all blocks at once, or their ids."""
     names = ("padding_mask", "sequence_ids", "attention_mask")
     given = [name for name in names if inputs.get(name) is not None]
     if len(given) > 1:
@@ -179,5 +181,4 @@ def attention_mask(inputs: dict[str, Any]) -> Any:
     if given != ["sequence_ids"]:
         return inputs[given[0]] if given else None
     sequence_ids = inputs["sequence_ids"]
-    same = ops.equal(sequence_ids[:, :, None], sequence_ids[:, None, :])
-    return ops.logical_and(same, sequence_ids[:, None, :] > 0)
+    return sequence_ids if flash_sequences() else mask_of_sequences(sequence_ids)

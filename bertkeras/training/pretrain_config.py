@@ -74,6 +74,11 @@ class PretrainConfig(Options):
         None, "parts of a batch, a power of two, added so that all bits are equal on 1, 2, 4, ... devices", "training"
     )
     recompute: bool = option(False, "compute activations twice, to need less memory still", "training")
+    flash_dropout: bool = option(
+        False,
+        "on an NVIDIA GPU through JAX, attention and its dropout in one kernel, which no resumed run repeats",
+        "training",
+    )
     learning_rate: float = option(2e-3, "peak, after the warm-up", "training")
     warmup_share: float = option(0.1, "share of the steps over which the learning rate rises", "training")
     weight_decay: float = option(0.01, "decoupled decay of kernels and tables", "training")
@@ -106,7 +111,7 @@ class PretrainConfig(Options):
         if self.batch_size % self.accumulation:
             raise BertKerasError(f"accumulation={self.accumulation} does not divide batch_size={self.batch_size}")
         if self.virtual_devices is not None:
-            check_virtual_devices(self.virtual_devices, self.accumulation)
+            check_virtual_devices(self.virtual_devices, self.accumulation, self.flash_dropout)
             if self.batch_size % self.virtual_devices:
                 raise BertKerasError(
                     f"virtual_devices={self.virtual_devices} does not divide batch_size={self.batch_size}"

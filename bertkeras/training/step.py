@@ -22,6 +22,7 @@ def make_train_step(
     accumulation: int = 1,
     jit_compile: bool = True,
     recompute: bool = False,
+    flash_dropout: bool = False,
     virtual_devices: int | None = None,
     distribution: Distribution | None = None,
 ) -> Step:
@@ -38,6 +39,10 @@ def make_train_step(
         accumulation: Micro-batches per step; divides the rows of each device.
         recompute: Whether the blocks' activations are computed again in the backward pass (Chen et al. 2016): a third
             more arithmetic for the memory of one block and of every block's input. The numbers stay the same.
+        flash_dropout: Whether attention's dropout may be drawn within the one kernel of attention, on JAX and one
+            NVIDIA GPU in half precision. A step is much faster then, but the bits hang on how long the program has run:
+            one that goes on from a checkpoint does not end with the weights of one that never stopped. Without dropout
+            the kernel is used in any case.
         virtual_devices: Cut the batch into so many parts, a power of two, whatever the number of real devices, and add
             their gradients in an order that hangs on the parts alone: the weights are then the same *to the bit* on
             every power of two of devices up to this one, in bfloat16 too. In the place of `accumulation`; the parts of
@@ -50,11 +55,12 @@ def make_train_step(
         of the whole batch: those of `pretraining_sums`, and `tokens`, the pieces that are not padding.
 
     Raises:
-        BertKerasError: `virtual_devices` beside `accumulation`, or for devices that cannot share them out.
+        BertKerasError: `virtual_devices` beside `accumulation` or `flash_dropout`, or for devices that cannot share
+            them out.
     """
     distribution = distribution or Distribution()
     if virtual_devices is not None:
-        check_virtual_devices(virtual_devices, accumulation, distribution)
+        check_virtual_devices(virtual_devices, accumulation, flash_dropout, distribution)
     with distribution.scope():
         optimizer.build(model.trainable_variables)
     backend = keras.backend.backend()
@@ -73,7 +79,7 @@ def make_train_step(
     if backend == "jax":
         from bertkeras.training.step_jax import jax_train_step
 
-        return jax_train_step(model, optimizer, accumulation, recompute, distribution)
+        return jax_train_step(model, optimizer, accumulation, recompute, flash_dropout, distribution)
     from bertkeras.training.step_torch import torch_train_step
 
     return torch_train_step(model, optimizer, virtual_devices or accumulation, recompute)

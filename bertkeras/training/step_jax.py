@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from bertkeras.layers.common import part_of_batch
+from bertkeras.layers.flash import Flash, count_runs, flash, has_flash_kernels
 from bertkeras.layers.recompute import recomputing
 from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
 from bertkeras.training.distribution import Distribution
@@ -19,6 +21,7 @@ def jax_train_step(
     optimizer: keras.optimizers.Optimizer,
     accumulation: int,
     recompute: bool,
+    flash_dropout: bool,
     distribution: Distribution,
 ) -> Step:
     """See `make_train_step`. A sum over rows is one over all devices here, by construction."""
@@ -33,6 +36,13 @@ def jax_train_step(
 
     # the gradient of each device's rows for itself, so that they are added over the devices once, behind the loop
     of_groups = jax.vmap(gradients_of, (None, None, 0, 0, None, 0), (0, 0, None), spmd_axis_name="batch")
+    if groups == 1:  # there are attention kernels that cannot be mapped
+
+        def of_groups(*arguments: Any) -> Any:
+            trainable, fixed, inputs, labels, counts, parts = arguments
+            inputs, labels = jax.tree.map(lambda x: x[0], (inputs, labels))
+            gradients, sums, fixed = gradients_of(trainable, fixed, inputs, labels, counts, parts[0])
+            return *jax.tree.map(lambda x: x[None], (gradients, sums)), fixed
 
     def accumulated(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any) -> Any:
         if accumulation == 1:
@@ -55,20 +65,33 @@ def jax_train_step(
         gradients, sums, fixed = jax.lax.scan(add_part, (*zeros, fixed), parts)[0]
         return *jax.tree.map(lambda x: x.sum(axis=0), (gradients, sums)), fixed
 
-    def train(state: Any, inputs: Any, labels: Any) -> Any:
+    def train(state: Any, inputs: Any, labels: Any, sequences: int | None) -> Any:
         trainable, fixed, of_optimizer = state
-        gradients, sums, fixed = accumulated(trainable, fixed, inputs, labels, whole_counts(labels))
+        with flash(Flash(dropout=flash_dropout, sequences=sequences)):
+            gradients, sums, fixed = accumulated(trainable, fixed, inputs, labels, whole_counts(labels))
         trainable, of_optimizer = optimizer.stateless_apply(of_optimizer, gradients, trainable)
         return (trainable, fixed, of_optimizer), {**sums, "tokens": count_tokens(inputs)}
 
     state = [[variable.value for variable in part] for part in variables]
     layout = jax.tree.map(lambda value: value.sharding, state)
     whole = distribution.over_batch(divided=False) if isinstance(distribution, JaxDistribution) else None
-    compiled = jax.jit(train, donate_argnums=0, out_shardings=(tuple(layout), whole))
+    shardings = tuple(layout)  # of both sides: an array that lies where it must, by chance, would compile once more
+    kernels = has_flash_kernels()
+    compiled = jax.jit(
+        train,
+        static_argnums=3,
+        donate_argnums=0,
+        in_shardings=(shardings, None, None),
+        out_shardings=(shardings, whole),
+        # the kernel's dropout ends the process where XLA records it to be played back
+        compiler_options={"xla_gpu_enable_command_buffer": ""} if kernels and flash_dropout else None,
+    )
 
     def step(inputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
         state = tuple([variable.value for variable in part] for part in variables)
-        state, sums = compiled(state, *place_rows((inputs, labels), distribution))
+        ids = inputs.get("sequence_ids")
+        sequences = count_runs(ids) if kernels and isinstance(ids, np.ndarray) else None
+        state, sums = compiled(state, *place_rows((inputs, labels), distribution), sequences)
         for part, values in zip(variables, state, strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable._value = value  # the array itself: `assign` would place it anew

@@ -57,12 +57,16 @@ class Shares:
         return (number - self.host) // self.hosts, self.parts // self.hosts
 
 
-def check_virtual_devices(parts: int, accumulation: int = 1, distribution: Distribution | None = None) -> None:
-    """Raises: BertKerasError: No power of two, something else cuts the batch, or these real devices do not fit."""
+def check_virtual_devices(
+    parts: int, accumulation: int = 1, flash_dropout: bool = False, distribution: Distribution | None = None
+) -> None:
+    """Raises: BertKerasError: No power of two, or an option or real devices that they do not go with."""
     if parts < 1 or parts & (parts - 1):
         raise BertKerasError(f"virtual_devices={parts} is not a power of two")
     if accumulation > 1:
         raise BertKerasError("virtual_devices already cuts the batch into parts; leave accumulation at 1")
+    if flash_dropout:
+        raise BertKerasError("virtual_devices make a run repeatable, which flash_dropout is not; leave one of them out")
     if distribution is None:
         return
     if distribution.name == "model_parallel":

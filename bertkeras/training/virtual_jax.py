@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from bertkeras.layers.flash import Flash, flash
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_jax import JaxDistribution
 from bertkeras.training.step import Step, count_tokens, whole_counts
@@ -37,7 +38,8 @@ def jax_virtual_step(
 
     @jax.jit
     def of_part(*arguments: Any) -> Any:
-        gradients, sums, fixed = gradients_of(*arguments)
+        with flash(Flash(on=False)):  # it is for one device alone, and other numbers
+            gradients, sums, fixed = gradients_of(*arguments)
         return jax.tree.map(lambda x: x[None], (gradients, sums)), fixed  # a row of what all devices have together
 
     def exchange(tree: Any) -> Any:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from benchmarks.gpu import transformers_model
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 # TensorFlow is not on every GPU machine, and the step does not need it
@@ -23,5 +25,45 @@ def test_the_gpu_benchmark_runs_on_jax_without_tensorflow(tmp_path):
     done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((tmp_path / "record.json").read_text())
-    assert [row["work"] for row in record["rows"] if row["who"] == "bertkeras"] == ["tiny, 4 x 16", "tiny, 2 x 32"]
+    assert [row["work"] for row in record["rows"] if row["who"] == "bertkeras"] == [
+        "tiny, rows of 16",
+        "tiny, rows of 32",
+    ]
     assert all(row["tokens_per_second"] > 0 and row["share_of_limit"] > 0 for row in record["rows"])
+
+
+def test_the_peer_of_the_gpu_benchmark():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    model = transformers_model("tiny")
+    ids = torch.ones((2, 8), dtype=torch.long)
+    assert model(input_ids=ids, labels=ids).loss.item() > 0
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (128, 2)
+
+
+COMPILED_ONCE = """
+import jax
+from benchmarks.gpu import bertkeras_step
+
+step = bertkeras_step("tiny", 2, 16, 2, False)
+step()
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+)
+step()
+step()
+assert not compiled, compiled
+bertkeras_step("tiny", 2, 32, 2, False)()
+assert compiled
+"""
+
+
+def test_the_step_on_jax_is_compiled_once():
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED_ONCE],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -61,6 +61,7 @@ def test_masking_follows_the_tokenizer():
         ({"virtual_devices": 3}, "virtual_devices=3 is not a power of two"),
         ({"virtual_devices": 64}, "virtual_devices=64 does not divide batch_size=32"),
         ({"virtual_devices": 4, "accumulation": 2}, "leave accumulation at 1"),
+        ({"virtual_devices": 4, "flash_dropout": True}, "leave one of them out"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"steps": 1.5}, "steps must be int"),
         ({"steps": True}, "steps must be int"),

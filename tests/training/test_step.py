@@ -100,6 +100,8 @@ def test_virtual_devices_that_cannot_be_shared_out():
         train(virtual_devices=6)
     with pytest.raises(BertKerasError, match="leave accumulation at 1"):
         train(virtual_devices=2, accumulation=2)
+    with pytest.raises(BertKerasError, match="leave one of them out"):
+        train(virtual_devices=2, flash_dropout=True)
     with pytest.raises(BertKerasError, match="8 virtual devices do not divide a batch of 12"):
         train(virtual_devices=8)
 
