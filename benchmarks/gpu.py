@@ -9,7 +9,8 @@ kernel must agree with attention operation by operation.
 
 From a checkout, with JAX and the wheel of Keras, and without TensorFlow:
 
-    python -m benchmarks.gpu                  # BERT-base, lengths 128 and 512
+    python -m benchmarks.gpu --output gpu.json   # BERT-base, lengths 128 and 512
+    python -m benchmarks.gpu --report gpu.json   # on any machine: what it found into the results and the book
     python -m benchmarks.gpu --size tiny --batch-tokens 512 --side 256 --rounds 2   # a try on any machine
 """
 
@@ -19,6 +20,8 @@ import argparse
 import importlib.util
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +208,31 @@ def seconds_by_kind(step: Callable[[], None], steps: int = 3) -> dict[str, float
     return found
 
 
+def report(record: dict[str, Any]) -> None:
+    """Write the section of `RESULTS.md` and the copy for the book."""
+    from benchmarks.common import ROOT, write_section
+    from bertkeras.files import write_text
+
+    text = "## BERT-base on one GPU\n\n" + (__doc__ or "").split("\n\n")[1]
+    text += "\n\n| rows of | who | tokens/s | useful TFLOP/s | share of the product | of the data sheet |\n"
+    text += "| ---: | --- | ---: | ---: | ---: | ---: |\n"
+    for row in record["rows"]:
+        length, peak = row["work"].rsplit(" ", 1)[1], row["share_of_data_sheet"]
+        text += f"| {length} | {row['who']} | {row['tokens_per_second']:,} | {row['teraflops_per_second']:.0f} | "
+        text += f"{row['share_of_limit']:.1%} | {'-' if peak is None else f'{peak:.1%}'} |\n"
+    for row in record["rows"]:
+        if kinds := row.get("seconds"):
+            parts = (f"{kind} {seconds / sum(kinds.values()):.0%}" for kind, seconds in kinds.items())
+            text += f"\n{row['work']}, the time on the GPU: {', '.join(parts)}.\n"
+    errors = max(record["errors_of_kernel"].values()) if "errors_of_kernel" in record else None
+    text += f"\nThe kernel agrees with attention operation by operation to {errors:.1%}.\n" if errors else ""
+    text += f"\n{record['note']}\n" if "note" in record else ""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    text += f"\nMedians over {record['rounds']} rounds. {record['device']}; {record['machine']}. {versions}.\n"
+    write_section("gpu", f"{text}{record['date']}, `{record['command']}`.")
+    write_text(ROOT / "book" / "results" / "gpu.json", json.dumps(record, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -219,7 +247,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192, help="of the matrices of the limit (default: 8192)")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each (default: 20)")
     parser.add_argument("--output", type=Path, help="a JSON file for the record, written anew after each length")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="put such a record with the results; measure nothing"
+    )
     options = parser.parse_args()
+    if options.report:
+        report(json.loads(options.report.read_text()))
+        return
 
     import jax
 
@@ -232,7 +266,8 @@ def main() -> None:
     peak = next((rate for name, rate in DATA_SHEET_TERAFLOPS.items() if name in device), None)
     record: dict[str, Any] = {"device": device, "rows": [], "rounds": options.rounds, "date": today()}
     installed = [name for name in ("keras", "jax", "torch", "transformers") if importlib.util.find_spec(name)]
-    record |= {"machine": machine(), "versions": versions(*installed)}
+    command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
+    record |= {"machine": machine(), "versions": versions(*installed), "command": command}
     if has_flash_kernels():
         record["errors_of_kernel"] = check_kernel(max(options.lengths))
         print(json.dumps(record["errors_of_kernel"]), flush=True)

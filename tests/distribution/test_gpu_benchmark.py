@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.gpu import transformers_model
+from benchmarks import common
+from benchmarks.gpu import report, transformers_model
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
@@ -19,7 +20,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
 
-def test_the_gpu_benchmark_runs_on_jax_without_tensorflow(tmp_path):
+def test_the_gpu_benchmark_runs_on_jax_without_tensorflow(tmp_path, monkeypatch):
     options = ["--size", "tiny", "--lengths", "16", "32", "--batch-tokens", "64", "--side", "128", "--rounds", "2"]
     command = [sys.executable, "-c", PROGRAM, *options, "--recompute", "--output", tmp_path / "record.json"]
     done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
@@ -30,6 +31,12 @@ def test_the_gpu_benchmark_runs_on_jax_without_tensorflow(tmp_path):
         "tiny, rows of 32",
     ]
     assert all(row["tokens_per_second"] > 0 and row["share_of_limit"] > 0 for row in record["rows"])
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "RESULTS.md")
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    report(record)
+    assert "| 16 | bertkeras |" in (tmp_path / "RESULTS.md").read_text()
+    assert json.loads((tmp_path / "book" / "results" / "gpu.json").read_text()) == record
 
 
 def test_the_peer_of_the_gpu_benchmark():
