@@ -8,7 +8,12 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
-from bertkeras.layers.common import bert_initializer, take_positions, xla_on_accelerator
+from bertkeras.layers.common import (
+    bert_initializer,
+    runs_operation_by_operation,
+    take_positions,
+    xla_on_accelerator,
+)
 from bertkeras.layers.dense import Dense, affine
 from bertkeras.layers.dropout import Dropout
 from bertkeras.layers.flash import can_flash, flash_attention, flash_sequences
@@ -96,12 +101,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             attention_mask = mask_of_sequences(ids)
         mask = None if attention_mask is None else broadcast_mask(attention_mask)
         rate = self.attention_dropout.rate if training else 0.0
-        query, key, value = self.heads_of(inputs)  # each (batch, length, num_heads, head_dim)
-        if query_positions is None and not return_attention_scores and can_flash(query, key, rate):
+        if query_positions is None and not return_attention_scores and can_flash(inputs, self.head_dim, rate):
             seed = self.attention_dropout.seed_generator._initial_seed if rate else 0
-            context = flash_attention(query, key, value, mask, ids, rate, seed)
+            context = flash_attention(*self.heads_of(inputs), mask, ids, rate, seed)
             return self.output_dense(ops.reshape(context, ops.shape(inputs)))
-        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+        query, key, value = self.project(inputs)  # each (batch, num_heads, length, head_dim)
         if query_positions is not None:
             query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
             if mask is not None and mask.shape[2] != 1:
@@ -111,6 +115,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def project(self, inputs: Any) -> tuple[Any, Any, Any]:
         """`Q`, `K` and `V` of `inputs` `(batch, length, hidden_dim)`, each `(batch, num_heads, length, head_dim)`."""
+        if runs_operation_by_operation():  # one copy, of which TensorFlow takes the thirds without another
+            batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
+            qkv = ops.reshape(self.qkv_dense(inputs), (batch, length, 3, self.num_heads, self.head_dim))
+            qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))
+            return qkv[0], qkv[1], qkv[2]
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in self.heads_of(inputs))
         return query, key, value
 

@@ -78,6 +78,24 @@ def runs_operation_by_operation() -> bool:
     return not GraphOrParentsInXlaContext(get_default_graph())
 
 
+_prediction: contextvars.ContextVar[bool] = contextvars.ContextVar("prediction", default=False)
+
+
+@contextlib.contextmanager
+def prediction() -> Iterator[None]:
+    """Within, nothing is differentiated: derivatives by hand are left out, which would keep operations apart."""
+    token = _prediction.set(True)
+    try:
+        yield
+    finally:
+        _prediction.reset(token)
+
+
+def is_prediction() -> bool:
+    """Whether this is within `prediction`."""
+    return _prediction.get()
+
+
 def runs_under_xla() -> bool:
     """Whether XLA compiles this: always on JAX, by choice on TensorFlow."""
     backend = keras.backend.backend()
@@ -168,7 +186,7 @@ def gelu(x: Any) -> Any:
     if runs_operation_by_operation():
         import tensorflow as tf
 
-        return tf.custom_gradient(gelu_and_gradient)(x)
+        return gelu_and_gradient(x)[0] if is_prediction() else tf.custom_gradient(gelu_and_gradient)(x)
     if xla_on_accelerator() and keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16"):
         return ops.custom_gradient(short_gelu_and_gradient)(x)
     return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
@@ -177,12 +195,12 @@ def gelu(x: Any) -> Any:
 def gelu_and_gradient(x: Any) -> tuple[Any, Callable[[Any], Any]]:
     """GELU with its derivative `Phi(x) + x phi(x)` spelt out: fewer operations than differentiating it gives."""
     scaled = x * 0.5**0.5
-    below = 0.5 * ops.erf(scaled) + 0.5  # Phi(x)
+    twice = 1.0 + ops.erf(scaled)  # 2 Phi(x)
 
     def gradient(upstream: Any) -> Any:
-        return upstream * (below + scaled * ops.exp(-ops.square(scaled)) * math.pi**-0.5)
+        return upstream * (0.5 * twice + scaled * ops.exp(-ops.square(scaled)) * math.pi**-0.5)
 
-    return x * below, gradient
+    return 0.5 * x * twice, gradient  # in this form TensorFlow knows it, and merges it with the product before
 
 
 def short_gelu_and_gradient(x: Any) -> tuple[Any, Callable[[Any], Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bertkeras.layers.common import runs_under_xla, sum_rows, xla_on_processor
+from bertkeras.layers.common import runs_operation_by_operation, runs_under_xla, sum_rows, xla_on_processor
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -47,8 +47,11 @@ def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> A
 
     def product(x: Any, weight: Any, *bias: Any) -> Any:
         weight = ops.cast(weight, x.dtype)
-        outputs = ops.matmul(x, ops.transpose(weight) if transposed else weight)
-        return outputs + ops.cast(bias[0], x.dtype) if bias else outputs
+        rows = as_rows(x)
+        outputs = ops.matmul(rows, ops.transpose(weight) if transposed else weight)
+        if bias:
+            outputs = add_bias(outputs, ops.cast(bias[0], x.dtype))
+        return outputs if rows is x else ops.reshape(outputs, (*ops.shape(x)[:-1], outputs.shape[-1]))
 
     def with_gradient(x: Any, weight: Any, *bias: Any) -> tuple[Any, Callable[[Any], Any]]:
         def gradient(upstream: Any) -> tuple[Any, ...]:
@@ -66,6 +69,23 @@ def affine(x: Any, weight: Any, bias: Any = None, transposed: bool = False) -> A
     if not runs_under_xla():
         return product(*arguments)
     return ops.custom_gradient(with_gradient)(*arguments)
+
+
+def add_bias(x: Any, bias: Any) -> Any:
+    """`x + bias`, under the name by which TensorFlow merges it with a product before and a GELU behind.
+
+    Not in half precision, in which the gradient under that name is also summed.
+    """
+    if not runs_operation_by_operation() or x.dtype.size < 4:
+        return x + bias
+    import tensorflow as tf
+
+    return tf.nn.bias_add(x, bias)
+
+
+def as_rows(x: Any) -> Any:
+    """`(..., n)` as a matrix, for TensorFlow without XLA, which then merges a product with its bias and a GELU."""
+    return ops.reshape(x, (-1, x.shape[-1])) if len(x.shape) > 2 and runs_operation_by_operation() else x
 
 
 def sum_of_products(a: Any, b: Any, dtype: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from bertkeras.layers.common import bert_initializer, get_activation
-from bertkeras.layers.dense import Dense
+from bertkeras.layers.dense import Dense, as_rows
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -54,8 +55,10 @@ class PositionwiseFeedForward(keras.layers.Layer):
         self.contract.build((*input_shape[:-1], self.intermediate_dim))
 
     def call(self, inputs: Any) -> Any:
-        hidden = self.activation_function(self.expand(inputs))  # (batch, length, intermediate_dim)
-        return self.contract(hidden)  # (batch, length, hidden_dim)
+        rows = as_rows(inputs)
+        hidden = self.activation_function(self.expand(rows))  # (batch, length, intermediate_dim)
+        outputs = self.contract(hidden)  # (batch, length, hidden_dim)
+        return outputs if rows is inputs else ops.reshape(outputs, ops.shape(inputs))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

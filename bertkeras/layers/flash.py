@@ -51,7 +51,7 @@ def flash_sequences() -> int | None:
     return _flash.get().sequences
 
 
-def can_flash(query: Any, key: Any, dropout: float) -> bool:
+def can_flash(inputs: Any, head_dim: int, dropout: float) -> bool:
     """Whether `flash_attention` may stand in for attention operation by operation.
 
     It is there through JAX on an NVIDIA GPU from Ampere on, a single one, and in half precision.
@@ -60,19 +60,19 @@ def can_flash(query: Any, key: Any, dropout: float) -> bool:
     took as long with it as without on an H200.
 
     Args:
-        query: `(batch, queries, num_heads, head_dim)`.
-        key: `(batch, keys, num_heads, head_dim)`.
+        inputs: `(batch, length, hidden_dim)`.
+        head_dim: Width of a head.
         dropout: The rate of this call.
     """
     settings = _flash.get()
     if not settings.on or keras.config.is_flash_attention_enabled() is False:
         return False
-    if dropout and (not settings.dropout or is_recomputing() or key.shape[1] < LONG):
+    length = inputs.shape[1] or 1  # unknown where a model is only described
+    if dropout and (not settings.dropout or is_recomputing() or length < LONG):
         return False
-    if keras.backend.standardize_dtype(query.dtype) not in ("bfloat16", "float16"):
+    if keras.backend.standardize_dtype(inputs.dtype) not in ("bfloat16", "float16"):
         return False
-    head_dim, even = query.shape[-1], query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
-    return head_dim % 8 == 0 and head_dim <= 128 and even and has_flash_kernels()
+    return head_dim % 8 == 0 and head_dim <= 128 and length % 2 == 0 and has_flash_kernels()
 
 
 def has_flash_kernels() -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from bertkeras.errors import BertKerasError
+from bertkeras.layers.common import prediction
 from bertkeras.text.encoding import padded
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -59,7 +60,12 @@ def graph_of(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
         reference: Any = weakref.ref(model)  # the graph must not keep alive what it is kept for
         ids, mask = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)
         signature = [{"token_ids": ids, "segment_ids": ids, "padding_mask": mask}]
-        graph = tf.function(lambda x: reference()(x, training=False), signature, autograph=False)
+
+        def outputs(inputs: dict[str, Any]) -> Any:
+            with prediction():
+                return reference()(inputs, training=False)
+
+        graph = tf.function(outputs, signature, autograph=False)
         _graphs[model] = (variables, graph)
     return _graphs[model][1]
 
