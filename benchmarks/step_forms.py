@@ -1,7 +1,8 @@
 """What each form of the step's arithmetic buys: the step of a mini BERT with one form at a time put back to the plain.
 
-The model and batch of `pretraining_step`, compiled by XLA for a processor. All compute the same step, to rounding. The
-contenders take turns, each in a process of its own; the ratios are medians over rounds.
+The model and batch of `pretraining_step`, compiled by XLA for a processor. All compute the same step, to rounding, but
+for dropout, whose bits are then others. The contenders take turns, each in a process of its own; the ratios are medians
+over rounds.
 
 python -m benchmarks.step_forms
 """
@@ -156,7 +157,7 @@ def main() -> None:
     text = f"""## What each form of the step buys
 
 The step of the {options.size} size takes {record["seconds"] * 1e3:,.0f} ms, compiled by XLA for a processor.
-With a form put back to the plain one it computes the same, to rounding:
+With a form put back to the plain one it computes the same, to rounding, but for dropout, whose bits are then others:
 
 | without | times as long | quartiles |
 |---|---:|---:|

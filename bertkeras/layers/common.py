@@ -83,7 +83,7 @@ _prediction: contextvars.ContextVar[bool] = contextvars.ContextVar("prediction",
 
 @contextlib.contextmanager
 def prediction() -> Iterator[None]:
-    """Within, nothing is differentiated: derivatives by hand are left out, which would keep operations apart."""
+    """Within, nothing is differentiated: GELU goes without a derivative by hand, which would keep operations apart."""
     token = _prediction.set(True)
     try:
         yield
@@ -123,9 +123,9 @@ def xla_on_accelerator() -> bool:
 def sum_rows(x: Any, dtype: Any = None) -> Any:
     """The sum of `(..., n)` over all axes but the last, `(n,)`, in `dtype`, no narrower than that of `x`.
 
-    On a processor XLA takes ten times as long to sum many rows that it has just computed as to multiply them by ones,
-    eight times over: a single row of ones it would merge again with what computes the rows. Few and wide rows are no
-    trouble to TensorFlow's, but to JAX's. A GPU has units for products of half precision, which sum in float32.
+    On a processor XLA gets a product with ones in the place of a sum over many rows: eight times over, because a single
+    row of ones it would merge again with what computes the rows. `benchmarks/step_forms.py` measures what that buys.
+    A GPU has units for products of half precision, which sum in float32.
     """
     dtype = dtype or x.dtype
     rows = ops.reshape(x, (-1, x.shape[-1]))
