@@ -1,8 +1,9 @@
-"""What computing activations twice saves of memory and costs in time, and a BERT-base at length 512 in 16 GiB.
+"""What computing activations twice saves of memory and costs in time, and what a head in chunks does.
 
 Steps of a model of 8 layers, width 256, with and without `recompute`, take turns, each pair in two processes of their
-own; then one step of BERT-base, 32 rows of 512 pieces, 76 of them masked in each. Memory is the largest resident size
-of a process.
+own, and so do steps of a small model with BERT's vocabulary whose head scores all positions at once or in 8 chunks;
+then one step of BERT-base, 32 rows of 512 pieces, 76 of them masked in each. Memory is the largest resident size of a
+process.
 
 python -m benchmarks.recompute
 """
@@ -21,13 +22,16 @@ from benchmarks.step_contenders import Shape
 
 SHAPES = {
     "8 x 256, length 256": Shape(8, 256, 4, vocabulary=8000, length=256, predictions=38),
+    "2 x 128, length 512": Shape(2, 128, 2, length=512, predictions=76),
     "BERT-base, length 512": Shape(12, 768, 12, length=512, predictions=76),
 }
+PLAIN: dict[str, Any] = {}
+SAVINGS = dict(zip(SHAPES, ({"recompute": True}, {"head_chunks": 8}, {"recompute": True}), strict=True))
 WAYS = {"tensorflow": ("tensorflow", False), "tensorflow, XLA": ("tensorflow", True), "jax": ("jax", True)}
 WAYS["torch"] = ("torch", False)
 
 
-def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], float]:
+def contender(shape: str, jit_compile: bool, savings: dict[str, Any]) -> Callable[[], float]:
     """A function that takes one step and waits for its loss."""
     import keras
 
@@ -39,7 +43,7 @@ def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], fl
     widths = (sizes.layers, sizes.width, sizes.heads, 4 * sizes.width)
     config = BertConfig(sizes.vocabulary, *widths, sizes.length, dropout=0.1, attention_dropout=0.1)
     model, optimizer = BertPretrainer(config), AdamW(1e-4, global_clipnorm=1.0)
-    step = make_train_step(model, optimizer, jit_compile=jit_compile, recompute=recompute)
+    step = make_train_step(model, optimizer, jit_compile=jit_compile, **savings)
     inputs, labels = sizes.batch()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -48,13 +52,13 @@ def contender(shape: str, jit_compile: bool, recompute: bool) -> Callable[[], fl
     return lambda: float(step(inputs, labels)["mlm_loss"])
 
 
-def start_worker(shape: str, way: str, recompute: bool) -> None:
+def start_worker(shape: str, way: str, savings: dict[str, Any]) -> None:
     backend, jit_compile = WAYS[way]
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def start() -> Callable[[dict[str, Any]], dict[str, Any]]:
-        step = contender(shape, jit_compile, recompute)
+        step = contender(shape, jit_compile, savings)
         step()
 
         def timed(command: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +72,11 @@ def start_worker(shape: str, way: str, recompute: bool) -> None:
 
 
 def measure(shape: str, way: str, both: bool, rounds: int) -> list[dict[str, Any]]:
-    settings = (False, True) if both else (True,)
-    workers = {on: Worker("benchmarks.recompute", "--worker", shape, way, str(int(on))) for on in settings}
+    settings = {on: SAVINGS[shape] if on else PLAIN for on in ((False, True) if both else (True,))}
+    workers = {
+        on: Worker("benchmarks.recompute", "--worker", shape, way, json.dumps(savings))
+        for on, savings in settings.items()
+    }
     answers: dict[bool, list[dict[str, Any]]] = {on: [] for on in workers}
     for _ in range(rounds):
         for on, worker in workers.items():
@@ -85,7 +92,8 @@ def measure(shape: str, way: str, both: bool, rounds: int) -> list[dict[str, Any
             {
                 "work": shape,
                 "who": way,
-                "recompute": on,
+                "recompute": settings[on].get("recompute", False),
+                "head_chunks": settings[on].get("head_chunks", 1),
                 "seconds_per_step": round(seconds["median"], 3),
                 "times_as_long": round(middle(ratios)["median"], 3) if ratios else None,
                 "peak_memory_mb": found[-1]["peak_memory_mb"],
@@ -98,18 +106,20 @@ def measure(shape: str, way: str, both: bool, rounds: int) -> list[dict[str, Any
 
 def report(record: dict[str, Any]) -> None:
     lines = "".join(
-        f"| {row['work']} | {row['who']} | {'twice' if row['recompute'] else 'kept'} | {row['peak_memory_mb']:,} | "
+        f"| {row['work']} | {row['who']} | {'twice' if row['recompute'] else 'kept'} | {row['head_chunks']} | "
+        f"{row['peak_memory_mb']:,} | "
         f"{row['seconds_per_step']:.2f} | {row['times_as_long'] or '-'} |\n"
         for row in record["rows"]
     )
-    text = f"""## Activations computed twice
+    text = f"""## Activations computed twice, and a head in chunks
 
-32 rows a step, float32, dropout 0.1; of the small model 38 pieces of a row are masked, of BERT-base 76.
+32 rows a step, float32, dropout 0.1; 38 pieces of a row of 256 are masked, of a row of 512 76. The vocabulary of the
+first model has 8,000 pieces, that of the others 30,522.
 
-| model | how | activations | largest memory of the process, MB | seconds a step | times as long |
-|---|---|---|---:|---:|---:|
+| model | how | activations | chunks of the head | largest memory of the process, MB | seconds a step | times as long |
+|---|---|---|---:|---:|---:|---:|
 {lines}
-Of the small model, medians of {record["rounds"]} rounds in which both take turns; of BERT-base one step.
+Of the smaller models, medians of {record["rounds"]} rounds in which both take turns; of BERT-base one step.
 {record["machine"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}. {record["date"]},
 `{record["command"]}`.
 """
@@ -119,14 +129,14 @@ Of the small model, medians of {record["rounds"]} rounds in which both take turn
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recompute", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each with the small model")
-    parser.add_argument("--worker", nargs=3, metavar=("SHAPE", "HOW", "ON"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each with the smaller models")
+    parser.add_argument("--worker", nargs=3, metavar=("SHAPE", "HOW", "SAVINGS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        start_worker(*options.worker[:2], bool(int(options.worker[2])))
+        start_worker(*options.worker[:2], json.loads(options.worker[2]))
         return
-    small, base = SHAPES
-    rows = [row for way in WAYS for row in measure(small, way, True, options.rounds)]
+    *smaller, base = SHAPES
+    rows = [row for shape in smaller for way in WAYS for row in measure(shape, way, True, options.rounds)]
     rows += [row for way in ("tensorflow", "jax") for row in measure(base, way, False, 1)]
     record = {
         "rows": rows,

@@ -213,7 +213,7 @@ def make_parser() -> Parser:
     budget.add_argument("--json", action="store_true", help="one JSON object")
     names = ["vocabulary_size", "max_sequence_length", "pairs", "mask_rate", "max_predictions", "size", "num_layers"]
     names += ["hidden_dim", "num_heads", "intermediate_dim", "norm_first", "tie_embeddings", "steps", "batch_size"]
-    add_fields(budget, [*names, "accumulation", "recompute", "ema", "precision"])
+    add_fields(budget, [*names, "accumulation", "recompute", "head_chunks", "ema", "precision"])
 
     several = command(
         "launch",

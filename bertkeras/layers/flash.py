@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bertkeras.layers.recompute import is_recomputing
+from bertkeras.layers.recompute import savings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def can_flash(inputs: Any, head_dim: int, dropout: float) -> bool:
     if not settings.on or keras.config.is_flash_attention_enabled() is False:
         return False
     length = inputs.shape[1] or 1  # unknown where a model is only described
-    if dropout and (not settings.dropout or is_recomputing() or length < LONG):
+    if dropout and (not settings.dropout or savings().recompute or length < LONG):
         return False
     if keras.backend.standardize_dtype(inputs.dtype) not in ("bfloat16", "float16"):
         return False

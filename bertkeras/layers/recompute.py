@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,22 +13,37 @@ from keras import ops
 
 from bertkeras.layers.dropout import dropouts_of, with_drawn
 
-_recomputing: contextvars.ContextVar[bool] = contextvars.ContextVar("recomputing", default=False)
+
+@dataclasses.dataclass(frozen=True)
+class Savings:
+    """How a model that trains saves memory.
+
+    Attributes:
+        recompute: A backbone keeps of each block its input alone, for one more forward pass of it later.
+        head_chunks: The masked-LM head scores its positions in so many parts, one after the other.
+    """
+
+    recompute: bool = False
+    head_chunks: int = 1
+
+
+NO_SAVINGS = Savings()
+_savings: contextvars.ContextVar[Savings] = contextvars.ContextVar("savings", default=NO_SAVINGS)
 
 
 @contextlib.contextmanager
-def recomputing(on: bool = True) -> Iterator[None]:
-    """Within, a backbone that trains keeps of each block its input alone, for one more forward pass of it later."""
-    token = _recomputing.set(on)
+def saving(savings: Savings) -> Iterator[None]:
+    """Within, memory is saved so."""
+    token = _savings.set(savings)
     try:
         yield
     finally:
-        _recomputing.reset(token)
+        _savings.reset(token)
 
 
-def is_recomputing() -> bool:
-    """Whether this is within `recomputing`."""
-    return _recomputing.get()
+def savings() -> Savings:
+    """What is in force here."""
+    return _savings.get()
 
 
 def recomputed(layer: keras.layers.Layer, inputs: Any, **arguments: Any) -> Any:
@@ -90,7 +106,7 @@ def after(x: Any, other: Any) -> Any:
 
     XLA for processors drops the barriers that are made for this, and would then compute everything early, or once.
     """
-    return x + ops.reshape(other, (-1,))[0] * 0.0
+    return x + ops.cast(ops.reshape(other, (-1,))[0] * 0.0, x.dtype)
 
 
 def again_on_torch(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from bertkeras.layers.common import bert_initializer
 from bertkeras.layers.dense import Dense
 from bertkeras.layers.flash import flash_sequences
 from bertkeras.layers.layer_norm import LayerNormalization
-from bertkeras.layers.recompute import is_recomputing, recomputed
+from bertkeras.layers.recompute import recomputed, savings
 from bertkeras.models.base import PresetModel
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -142,7 +142,7 @@ class BertBackbone(PresetModel):
             wanted = ops.concatenate([first, ops.cast(wanted, first.dtype)], axis=1)
         for block in self.encoder_blocks:
             positions = wanted if block is self.encoder_blocks[-1] else None
-            if training and is_recomputing():
+            if training and savings().recompute:
                 x = recomputed(block, x, attention_mask=mask, output_positions=positions)
             else:
                 x = block(x, attention_mask=mask, output_positions=positions, training=training)

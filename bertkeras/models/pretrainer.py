@@ -10,8 +10,10 @@ from keras import ops
 from bertkeras.config import BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.layers import MaskedLMHead, NextSentenceHead
+from bertkeras.layers.recompute import savings
 from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.base import PresetModel
+from bertkeras.models.chunked_head import sums_in_chunks
 from bertkeras.models.losses import losses_and_points
 from bertkeras.text.wordpiece import WordPieceTokenizer
 
@@ -31,12 +33,14 @@ class BertPretrainer(PresetModel):
         tokenizer: Kept with the model in presets.
 
     Call arguments:
-        inputs: As for `BertBackbone`, and `mask_positions` `(batch, predictions)` integers.
+        inputs: As for `BertBackbone`, and `mask_positions` `(batch, predictions)` integers. `training_inputs` may add
+            the labels.
         training: Whether dropout is on.
 
     Returns:
         A dictionary: `mlm_logits` `(batch, predictions, vocabulary_size)` and, with the second head,
-        `nsp_logits` `(batch, 2)`.
+        `nsp_logits` `(batch, 2)`. Where the labels are among the inputs, the sums `mlm_loss` and `mlm_accuracy` of
+        `pretraining_sums` take the place of the first.
     """
 
     preset_options: ClassVar[tuple[str, ...]] = ("next_sentence",)
@@ -73,7 +77,14 @@ class BertPretrainer(PresetModel):
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         encoded = self.backbone(inputs, output_positions=inputs["mask_positions"], training=training)
-        outputs = {"mlm_logits": self.mlm_head(encoded["sequence_output"], None, self.backbone.token_table)}
+        vectors, table = encoded["sequence_output"], self.backbone.token_table
+        if "mlm_labels" in inputs:
+            of_loss = inputs["mlm_labels"], ops.cast(inputs["mlm_weights"], "float32"), savings().head_chunks
+            outputs = dict(
+                zip(("mlm_loss", "mlm_accuracy"), sums_in_chunks(self.mlm_head, vectors, table, *of_loss), strict=True)
+            )
+        else:
+            outputs = {"mlm_logits": self.mlm_head(vectors, None, table)}
         if self.nsp_head is not None:
             outputs["nsp_logits"] = self.nsp_head(encoded["pooled_output"])
         return outputs
@@ -118,6 +129,11 @@ def masked_lm_head(config: BertConfig, dtype: Any) -> MaskedLMHead:
     )
 
 
+def training_inputs(inputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, with the labels of the masked-LM head where it is to score its positions in chunks."""
+    return inputs if savings().head_chunks == 1 else inputs | {n: labels[n] for n in ("mlm_labels", "mlm_weights")}
+
+
 def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
     """Sums of loss and of right answers, and the counts they run over, all float32 scalars.
 
@@ -134,8 +150,11 @@ def pretraining_sums(outputs: dict[str, Any], labels: dict[str, Any]) -> dict[st
     parts = [("mlm", labels["mlm_labels"], ops.cast(labels["mlm_weights"], "float32"))]
     if "nsp_logits" in outputs:
         parts.append(("nsp", labels["nsp_labels"], ops.ones_like(labels["nsp_labels"], dtype="float32")))
-    sums = {}
+    sums: dict[str, Any] = {}
     for kind, targets, weights in parts:
+        if f"{kind}_logits" not in outputs:
+            sums |= {name: outputs[name] for name in ("mlm_loss", "mlm_accuracy")} | {"mlm_count": ops.sum(weights)}
+            continue
         logits = outputs[f"{kind}_logits"]
         targets, weights = ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,))
         losses, points = losses_and_points(targets, ops.reshape(logits, (-1, logits.shape[-1])))

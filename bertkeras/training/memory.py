@@ -118,6 +118,7 @@ def step_memory(
     next_sentence: bool = True,
     packed: bool = False,
     recompute: bool = False,
+    head_chunks: int = 1,
     precision: str = "float32",
     ema: bool = False,
     accumulated: bool = False,
@@ -135,6 +136,7 @@ def step_memory(
         next_sentence: Whether there are pairs.
         packed: Whether rows hold several texts.
         recompute: Whether blocks are computed again in the backward pass.
+        head_chunks: Parts in which the head scores the masked positions.
         precision: Of `PretrainConfig`. Weights, moments and gradients are float32 in either.
         ema: Whether a moving average of the weights is kept.
         accumulated: Whether there are several micro-batches.
@@ -147,7 +149,10 @@ def step_memory(
     size = SIZES[precision == BFLOAT16, on_cpu]
     activations = kept["sums"] * size.sums + sum(number * getattr(size, name) for name, number in split.items())
     activations += size.weights * parameters
-    logits, table = kept["logits"], 4 * model.vocabulary_size * model.hidden_dim / model_shards
+    logits, table = (
+        kept["logits"] / min(head_chunks, asked),
+        4 * model.vocabulary_size * model.hidden_dim / model_shards,
+    )
     gradients = 4 * parameters + (table if model.tie_embeddings and not accumulated else 0.0)
     state, sums = 4 * parameters * (3 + ema), 4 * parameters * accumulated
     moments = (activations + logits * size.loss, activations + logits * size.gradient + table, gradients)

@@ -223,6 +223,7 @@ def make_plan(
             next_sentence=next_sentence,
             packed=packed,
             recompute=config.recompute,
+            head_chunks=config.head_chunks,
             precision=config.precision,
             ema=config.ema is not None,
             accumulated=accumulation > 1,

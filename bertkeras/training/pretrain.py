@@ -266,6 +266,7 @@ def _train(
         optimizer,
         accumulation=config.accumulation,
         recompute=config.recompute,
+        head_chunks=config.head_chunks,
         flash_dropout=config.flash_dropout,
         virtual_devices=config.virtual_devices,
         jit_compile=config.jit_compile,

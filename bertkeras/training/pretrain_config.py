@@ -74,6 +74,7 @@ class PretrainConfig(Options):
         None, "parts of a batch, a power of two, added so that all bits are equal on 1, 2, 4, ... devices", "training"
     )
     recompute: bool = option(False, "compute activations twice, to need less memory still", "training")
+    head_chunks: int = option(1, "parts in which the masked positions are scored, for a large vocabulary", "training")
     flash_dropout: bool = option(
         False,
         "on an NVIDIA GPU through JAX, attention and its dropout in one kernel, which no resumed run repeats",
@@ -104,7 +105,7 @@ class PretrainConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one = ("steps", "batch_size", "accumulation", "passes", "log_steps", "checkpoint_steps")
+        at_least_one = ("steps", "batch_size", "accumulation", "head_chunks", "passes", "log_steps", "checkpoint_steps")
         for name in (*at_least_one, "keep_checkpoints", "vocabulary_size"):
             if getattr(self, name) < 1:
                 raise BertKerasError(f"{name} must be at least 1, got {getattr(self, name)}")

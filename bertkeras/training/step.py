@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bertkeras.errors import BertKerasError
+from bertkeras.layers.recompute import Savings
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.virtual import check_virtual_devices
 
@@ -22,6 +23,7 @@ def make_train_step(
     accumulation: int = 1,
     jit_compile: bool = True,
     recompute: bool = False,
+    head_chunks: int = 1,
     flash_dropout: bool = False,
     virtual_devices: int | None = None,
     distribution: Distribution | None = None,
@@ -39,6 +41,8 @@ def make_train_step(
         accumulation: Micro-batches per step; divides the rows of each device.
         recompute: Whether the blocks' activations are computed again in the backward pass (Chen et al. 2016): a third
             more arithmetic for the memory of one block and of every block's input. The numbers stay the same.
+        head_chunks: Parts in which the masked-LM head scores its positions, each with some predictions of every row,
+            so that there is memory for one part's scores only. The arithmetic and the numbers stay the same.
         flash_dropout: Whether attention's dropout may be drawn within the one kernel of attention, on JAX and one
             NVIDIA GPU in half precision. A step is much faster then, but the bits hang on how long the program has run:
             one that goes on from a checkpoint does not end with the weights of one that never stopped. Without dropout
@@ -55,34 +59,37 @@ def make_train_step(
         of the whole batch: those of `pretraining_sums`, and `tokens`, the pieces that are not padding.
 
     Raises:
-        BertKerasError: `virtual_devices` beside `accumulation` or `flash_dropout`, or for devices that cannot share
-            them out.
+        BertKerasError: `head_chunks` below 1; `virtual_devices` beside `accumulation` or `flash_dropout`, or for
+            devices that cannot share them out.
     """
     distribution = distribution or Distribution()
     if virtual_devices is not None:
         check_virtual_devices(virtual_devices, accumulation, flash_dropout, distribution)
+    if head_chunks < 1:
+        raise BertKerasError(f"head_chunks must be at least 1, got {head_chunks}")
+    savings = Savings(recompute, head_chunks)
     with distribution.scope():
         optimizer.build(model.trainable_variables)
     backend = keras.backend.backend()
     if virtual_devices is not None and backend == "tensorflow":
         from bertkeras.training.virtual_tensorflow import tensorflow_virtual_step
 
-        return tensorflow_virtual_step(model, optimizer, virtual_devices, jit_compile, recompute, distribution)
+        return tensorflow_virtual_step(model, optimizer, virtual_devices, jit_compile, savings, distribution)
     if virtual_devices is not None and backend == "jax":
         from bertkeras.training.virtual_jax import jax_virtual_step
 
-        return jax_virtual_step(model, optimizer, virtual_devices, recompute, distribution)
+        return jax_virtual_step(model, optimizer, virtual_devices, savings, distribution)
     if backend == "tensorflow":
         from bertkeras.training.step_tensorflow import tensorflow_train_step
 
-        return tensorflow_train_step(model, optimizer, accumulation, jit_compile, recompute, distribution)
+        return tensorflow_train_step(model, optimizer, accumulation, jit_compile, savings, distribution)
     if backend == "jax":
         from bertkeras.training.step_jax import jax_train_step
 
-        return jax_train_step(model, optimizer, accumulation, recompute, flash_dropout, distribution)
+        return jax_train_step(model, optimizer, accumulation, savings, flash_dropout, distribution)
     from bertkeras.training.step_torch import torch_train_step
 
-    return torch_train_step(model, optimizer, virtual_devices or accumulation, recompute)
+    return torch_train_step(model, optimizer, virtual_devices or accumulation, savings)
 
 
 def make_test_step(model: keras.Model, distribution: Distribution | None = None) -> Step:

@@ -9,8 +9,8 @@ import numpy as np
 
 from bertkeras.layers.common import part_of_batch
 from bertkeras.layers.flash import Flash, count_runs, flash, has_flash_kernels
-from bertkeras.layers.recompute import recomputing
-from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.layers.recompute import Savings, saving
+from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums, training_inputs
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_jax import JaxDistribution
 from bertkeras.training.step import Step, check_accumulation, count_tokens, whole_counts
@@ -20,7 +20,7 @@ def jax_train_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     accumulation: int,
-    recompute: bool,
+    savings: Savings,
     flash_dropout: bool,
     distribution: Distribution,
 ) -> Step:
@@ -31,7 +31,7 @@ def jax_train_step(
     if isinstance(distribution, JaxDistribution):
         distribution.check_layout(model.trainable_variables)
 
-    gradients_of = gradient_function(model, recompute)
+    gradients_of = gradient_function(model, savings)
     groups = distribution.replicas
 
     # the gradient of each device's rows for itself, so that they are added over the devices once, behind the loop
@@ -100,7 +100,7 @@ def jax_train_step(
     return step
 
 
-def gradient_function(model: keras.Model, recompute: bool) -> Any:
+def gradient_function(model: keras.Model, savings: Savings) -> Any:
     """A pure function of weights, other variables, a batch or a part of one, the counts of the whole, and which part.
 
     It returns gradients, sums, and the other variables as they are after it.
@@ -108,8 +108,8 @@ def gradient_function(model: keras.Model, recompute: bool) -> Any:
     import jax
 
     def loss_of(trainable: Any, fixed: Any, inputs: Any, labels: Any, counts: Any, part: Any) -> Any:
-        with recomputing(recompute), part_of_batch(part):
-            outputs, fixed = model.stateless_call(trainable, fixed, inputs, training=True)
+        with saving(savings), part_of_batch(part):
+            outputs, fixed = model.stateless_call(trainable, fixed, training_inputs(inputs, labels), training=True)
         sums = pretraining_sums(outputs, labels)
         return pretraining_loss(sums, counts), (sums, fixed)
 

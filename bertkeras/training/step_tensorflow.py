@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from bertkeras.layers.recompute import recomputing
-from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.layers.recompute import Savings, saving
+from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums, training_inputs
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_tensorflow import TensorFlowDistribution
 from bertkeras.training.step import Step, check_accumulation, count_tokens, whole_counts
@@ -18,7 +18,7 @@ def tensorflow_train_step(
     optimizer: keras.optimizers.Optimizer,
     accumulation: int,
     jit_compile: bool,
-    recompute: bool,
+    savings: Savings,
     distribution: Distribution,
 ) -> Step:
     """See `make_train_step`."""
@@ -27,8 +27,8 @@ def tensorflow_train_step(
     values = [variable.value for variable in model.trainable_variables]
 
     def gradients_of(inputs: Any, labels: Any, counts: Any) -> tuple[list[Any], dict[str, Any]]:
-        with tf.GradientTape() as tape, recomputing(recompute):
-            sums = pretraining_sums(model(inputs, training=True), labels)
+        with tf.GradientTape() as tape, saving(savings):
+            sums = pretraining_sums(model(training_inputs(inputs, labels), training=True), labels)
             loss = pretraining_loss(sums, counts)
         return tape.gradient(loss, values, unconnected_gradients="zero"), sums
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from bertkeras.layers.recompute import recomputing
-from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.layers.recompute import Savings, saving
+from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums, training_inputs
 from bertkeras.training.step import Step, check_accumulation, count_tokens, whole_counts
 
 
 def torch_train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int, recompute: bool
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, accumulation: int, savings: Savings
 ) -> Step:
     """See `make_train_step`."""
     import torch
@@ -29,9 +29,10 @@ def torch_train_step(
             variable.value.grad = None
         for first in range(0, rows, rows // accumulation):
             part = slice(first, first + rows // accumulation)
-            with recomputing(recompute):
-                outputs = model({name: x[part] for name, x in inputs.items()}, training=True)
-            part_sums = pretraining_sums(outputs, {name: x[part] for name, x in labels.items()})
+            with saving(savings):
+                those = {name: x[part] for name, x in labels.items()}
+                outputs = model(training_inputs({name: x[part] for name, x in inputs.items()}, those), training=True)
+            part_sums = pretraining_sums(outputs, those)
             pretraining_loss(part_sums, counts).backward()  # adds to the gradients that are there
             sums = {name: sums.get(name, 0.0) + value.detach() for name, value in part_sums.items()}
         gradients = [variable.value.grad for variable in variables]

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bertkeras.layers.flash import Flash, flash
+from bertkeras.layers.recompute import Savings
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_jax import JaxDistribution
 from bertkeras.training.step import Step, count_tokens, whole_counts
@@ -20,7 +21,7 @@ def jax_virtual_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     parts: int,
-    recompute: bool,
+    savings: Savings,
     distribution: Distribution,
 ) -> Step:
     """See `make_train_step`.
@@ -34,7 +35,7 @@ def jax_virtual_step(
     many = distribution if isinstance(distribution, JaxDistribution) else None
     devices = many.local_devices if many else jax.local_devices()[:1]
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
-    gradients_of = gradient_function(model, recompute)
+    gradients_of = gradient_function(model, savings)
 
     @jax.jit
     def of_part(*arguments: Any) -> Any:

@@ -8,8 +8,8 @@ import keras
 
 from bertkeras.layers.common import part_of_batch
 from bertkeras.layers.dropout import dropouts_of, with_drawn
-from bertkeras.layers.recompute import recomputing
-from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums
+from bertkeras.layers.recompute import Savings, saving
+from bertkeras.models.pretrainer import pretraining_loss, pretraining_sums, training_inputs
 from bertkeras.training.distribution import Distribution
 from bertkeras.training.distribution_tensorflow import TensorFlowDistribution
 from bertkeras.training.step import Step, count_tokens, whole_counts
@@ -22,7 +22,7 @@ def tensorflow_virtual_step(
     optimizer: keras.optimizers.Optimizer,
     parts: int,
     jit_compile: bool,
-    recompute: bool,
+    savings: Savings,
     distribution: Distribution,
 ) -> Step:
     """See `make_train_step`."""
@@ -35,8 +35,8 @@ def tensorflow_virtual_step(
     @tf.function(jit_compile=jit_compile, autograph=False, reduce_retracing=True)
     def of_part(inputs: Any, labels: Any, counts: Any, number: Any, seeds: Any) -> tuple[list[Any], dict[str, Any]]:
         with part_of_batch(number), with_drawn(zip(dropouts, seeds, strict=True)):
-            with tf.GradientTape() as tape, recomputing(recompute):
-                sums = pretraining_sums(model(inputs, training=True), labels)
+            with tf.GradientTape() as tape, saving(savings):
+                sums = pretraining_sums(model(training_inputs(inputs, labels), training=True), labels)
                 loss = pretraining_loss(sums, counts)
             gradients = tape.gradient(loss, values, unconnected_gradients="zero")
         return [tf.convert_to_tensor(gradient) for gradient in gradients], sums

@@ -8,6 +8,7 @@ from keras import ops
 from bertkeras import BertConfig, BertPretrainer
 from bertkeras.layers import common, dense, layer_norm
 from bertkeras.layers.common import runs_operation_by_operation, short_gelu_and_gradient, sum_rows_of_each
+from bertkeras.layers.recompute import NO_SAVINGS
 from bertkeras.models import losses
 from bertkeras.training.step import whole_counts
 from bertkeras.training.step_jax import gradient_function
@@ -81,7 +82,7 @@ def test_the_step_for_a_gpu_is_the_step(monkeypatch, dtype):
         model = BertPretrainer(config, dtype=dtype)
         randomize(model, scale=0.1)
         state = [[v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
-        found, sums, _ = jax.jit(gradient_function(model, False))(*state, inputs, labels, whole_counts(labels))
+        found, sums, _ = jax.jit(gradient_function(model, NO_SAVINGS))(*state, inputs, labels, whole_counts(labels))
         return [float(sums["mlm_loss"]), *(np.asarray(x, "float64") for x in found)]
 
     plain = gradients()

@@ -8,7 +8,7 @@ from keras import ops
 from bertkeras import BertBackbone, BertConfig, BertKerasError
 from bertkeras.layers import MultiHeadSelfAttention, flash
 from bertkeras.layers.flash import Flash, can_flash, count_runs
-from bertkeras.layers.recompute import recomputing
+from bertkeras.layers.recompute import Savings, saving
 from tests.checks import numpy, randomize
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the kernel is reached through JAX")
@@ -67,7 +67,7 @@ def test_dropout_must_be_allowed_and_comes_once(gpu):
     with flash.flash(Flash(dropout=True)):
         assert can_flash(long, 16, 0.1)
         assert not can_flash(HALF, 16, 0.1)
-        with recomputing():
+        with saving(Savings(True)):
             assert not can_flash(long, 16, 0.1)
             assert can_flash(long, 16, 0.0)
 

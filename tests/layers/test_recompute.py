@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from bertkeras import BertBackbone, BertConfig
-from bertkeras.layers.recompute import recomputing
+from bertkeras.layers.recompute import Savings, saving
 from tests.checks import gradients, numpy, randomize
 
 CONFIG = BertConfig(31, 3, 12, 2, 20, 9, dropout=0.3, attention_dropout=0.3)
@@ -30,7 +30,7 @@ def train_once(on, **options):
     backbone = small_backbone(**options)
 
     def loss():
-        with recomputing(on):
+        with saving(Savings(on)):
             outputs = backbone(INPUTS, output_positions=POSITIONS, training=True)["sequence_output"]
         return ops.sum(ops.multiply(ops.cast(outputs, "float32"), ops.convert_to_tensor(TARGET)))
 
@@ -72,7 +72,7 @@ def test_xla_needs_less_memory():
         model = BertPretrainer(config, next_sentence=False)
 
         def loss(trainable, fixed):
-            with recomputing(on):
+            with saving(Savings(on)):
                 outputs, _ = model.stateless_call(trainable, fixed, inputs, training=True)
             return ops.sum(outputs["mlm_logits"])
 
@@ -95,6 +95,6 @@ def test_jax_s_own_checkpoint_which_accelerators_take(monkeypatch):
 
 def test_nothing_changes_without_training():
     backbone = small_backbone()
-    with recomputing():
+    with saving(Savings(True)):
         inside = numpy(backbone(INPUTS, training=False)["sequence_output"])
     np.testing.assert_array_equal(inside, numpy(backbone(INPUTS, training=False)["sequence_output"]))

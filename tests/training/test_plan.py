@@ -181,6 +181,8 @@ def test_memory_by_kind():
     assert memory(accumulated=True).peak > plain.peak
     assert plain.activations / 2 < split.activations < plain.activations  # residual sums are on both
     assert split.logits == plain.logits
+    assert memory(head_chunks=5).logits == plain.logits / 5
+    assert memory(head_chunks=99).logits == plain.logits / 10  # no part has less than a prediction
     assert short.weights == plain.weights
     assert plain.activations / 2 < short.activations - 2e6 < plain.activations  # less the short copy of the weights
 

@@ -63,6 +63,7 @@ def test_masking_follows_the_tokenizer():
         ({"virtual_devices": 4, "accumulation": 2}, "leave accumulation at 1"),
         ({"virtual_devices": 4, "flash_dropout": True}, "leave one of them out"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"head_chunks": 0}, "head_chunks must be at least 1"),
         ({"steps": 1.5}, "steps must be int"),
         ({"steps": True}, "steps must be int"),
         ({"corpus": 3}, "corpus must be str"),

@@ -179,3 +179,20 @@ def test_sums_of_parts_over_the_whole_count_make_the_whole_loss():
     np.testing.assert_allclose(sum(parts), pretraining_loss(whole, whole), rtol=1e-6)
     mean_of_means = np.mean([pretraining_loss(s, s) for s in (pretraining_sums(model(x), y) for x, y in halves)])
     assert abs(mean_of_means - float(pretraining_loss(whole, whole))) > 1e-4  # the mistake that this guards against
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("options", [{}, {"accumulation": 3}, {"virtual_devices": 4}, {"recompute": True}])
+def test_a_head_in_chunks_changes_no_number(jit_compile, options):
+    whole, _, sums = train(jit_compile=jit_compile, **options)
+    parts, _, other_sums = train(jit_compile=jit_compile, head_chunks=3, **options)
+    assert_close(whole, parts)
+    for one, two in zip(sums, other_sums, strict=True):
+        assert set(one) == set(two)
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-6)
+
+
+def test_no_chunk_at_all():
+    with pytest.raises(BertKerasError, match="head_chunks must be at least 1"):
+        train(head_chunks=0)
