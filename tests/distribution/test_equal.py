@@ -110,19 +110,20 @@ def test_four_devices_that_share_a_model_hold_a_quarter_of_it_each():
 
 
 @pytest.mark.parametrize(
-    ("backend", "strategy", "accumulation", "recompute"),
+    ("backend", "strategy", "accumulation", "savings"),
     [
-        ("tensorflow", "mirrored", 1, 0),
-        ("tensorflow", "mirrored", 1, 1),
-        ("jax", "data_parallel", 1, 0),
-        ("jax", "data_parallel", 2, 1),
+        ("tensorflow", "mirrored", 1, {}),
+        ("tensorflow", "mirrored", 1, {"recompute": 1, "head_chunks": 3}),
+        ("jax", "data_parallel", 1, {"head_chunks": 3}),
+        ("jax", "data_parallel", 2, {"recompute": 1, "head_chunks": 3}),
+        ("jax", "model_parallel", 1, {"head_chunks": 3}),
     ],
 )
-def test_the_masks_of_dropout_do_not_depend_on_the_devices(backend, strategy, accumulation, recompute):
-    """Nor on whether activations are kept."""
+def test_the_masks_of_dropout_do_not_depend_on_the_devices(backend, strategy, accumulation, savings):
+    """Nor on whether activations are kept and scores are there all at once."""
     need(backend)
     options = {"dropout": 0.2, "steps": 10, "accumulation": accumulation}
     one = train(backend, **options)
-    two = train(backend, strategy=strategy, devices=2, recompute=recompute, **options)
+    two = train(backend, strategy=strategy, devices=2, **savings, **options)
     np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
     assert one["losses"] != one_device(backend, "float32")["losses"][:10]

@@ -14,6 +14,7 @@ parser.add_argument("--dropout", type=float, default=0.0)
 parser.add_argument("--steps", type=int, default=50)
 parser.add_argument("--virtual-devices", type=int)
 parser.add_argument("--recompute", type=int, default=0)
+parser.add_argument("--head-chunks", type=int, default=1)
 options = parser.parse_args()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -59,7 +60,7 @@ def main():
         model = BertPretrainer(config)
         optimizer = AdamW(WarmupLinearDecay(5e-3, 5, 60), global_clipnorm=0.5)
     kinds = {"accumulation": options.accumulation, "recompute": bool(options.recompute)}
-    kinds["virtual_devices"] = options.virtual_devices
+    kinds |= {"virtual_devices": options.virtual_devices, "head_chunks": options.head_chunks}
     step = make_train_step(model, optimizer, **kinds, distribution=distribution)
     host, hosts = distribution.part
     losses, counts = [], []
