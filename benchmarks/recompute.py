@@ -98,6 +98,7 @@ def measure(shape: str, way: str, both: bool, rounds: int) -> list[dict[str, Any
                 "times_as_long": round(middle(ratios)["median"], 3) if ratios else None,
                 "peak_memory_mb": found[-1]["peak_memory_mb"],
                 "loss": found[-1]["loss"],
+                "date": today(),
             }
         )
         print(rows[-1], flush=True)
@@ -107,8 +108,7 @@ def measure(shape: str, way: str, both: bool, rounds: int) -> list[dict[str, Any
 def report(record: dict[str, Any]) -> None:
     lines = "".join(
         f"| {row['work']} | {row['who']} | {'twice' if row['recompute'] else 'kept'} | {row['head_chunks']} | "
-        f"{row['peak_memory_mb']:,} | "
-        f"{row['seconds_per_step']:.2f} | {row['times_as_long'] or '-'} |\n"
+        f"{row['peak_memory_mb']:,} | {row['seconds_per_step']:.2f} | {row['times_as_long'] or '-'} |\n"
         for row in record["rows"]
     )
     text = f"""## Activations computed twice, and a head in chunks
@@ -120,8 +120,8 @@ first model has 8,000 pieces, that of the others 30,522.
 |---|---|---|---:|---:|---:|---:|
 {lines}
 Of the smaller models, medians of {record["rounds"]} rounds in which both take turns; of BERT-base one step.
-{record["machine"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}. {record["date"]},
-`{record["command"]}`.
+{record["machine"]}. {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
+{" and ".join(sorted({row["date"] for row in record["rows"]}))}, `{record["command"]}`.
 """
     write_section("recompute", text)
     print(text)
@@ -130,14 +130,22 @@ Of the smaller models, medians of {record["rounds"]} rounds in which both take t
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recompute", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="turns of each with the smaller models")
+    parser.add_argument("--only", choices=SHAPES, help="measure this model, and keep what is recorded of the others")
     parser.add_argument("--worker", nargs=3, metavar=("SHAPE", "HOW", "SAVINGS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         start_worker(*options.worker[:2], json.loads(options.worker[2]))
         return
-    *smaller, base = SHAPES
-    rows = [row for shape in smaller for way in WAYS for row in measure(shape, way, True, options.rounds)]
-    rows += [row for way in ("tensorflow", "jax") for row in measure(base, way, False, 1)]
+    path, base = ROOT / "book" / "results" / "recompute.json", list(SHAPES)[-1]
+    there = json.loads(path.read_text())["rows"] if options.only else []
+    rows = []
+    for shape in SHAPES:
+        if options.only not in (None, shape):
+            rows += [row for row in there if row["work"] == shape]
+        elif shape == base:
+            rows += [row for way in ("tensorflow", "jax") for row in measure(shape, way, False, 1)]
+        else:
+            rows += [row for way in WAYS for row in measure(shape, way, True, options.rounds)]
     record = {
         "rows": rows,
         "rounds": options.rounds,
@@ -146,7 +154,7 @@ def main() -> None:
         "date": today(),
         "command": f"python -m benchmarks.recompute --rounds {options.rounds}",
     }
-    write_text(ROOT / "book" / "results" / "recompute.json", json.dumps(record, indent=1) + "\n")
+    write_text(path, json.dumps(record, indent=1) + "\n")
     report(record)
 
 

@@ -5,9 +5,11 @@ BERTKERAS_DATA_HOME=... python -m benchmarks.tasks
 The contender begins with our weights, the new head included, and gets the very batches that ours learns from, the same
 schedule, optimizer and choice of the epoch; its weights are read back and scored by the same code: what differs is the
 training alone. English rows start from all-MiniLM-L6-v2, Chinese ones from a BERT of one's own (`--chinese`, see
-CHINESE). A row, seed and contender that was measured once is kept under `runs/tasks` and not measured again. With
-`--jobs` several rows are measured at once, each on cores of its own. `--only` replaces the rows that it names in the
-record, `--figures-only` all but the times of a step, which want a quiet machine, and `--steps-only` nothing else.
+CHINESE). English rows are learnt by a BERT of one's own too (`--english`, see ENGLISH), and the sets that ship with the
+course by `course-bert`. A row, seed and contender that was measured once is kept under `runs/tasks` and not measured
+again. With `--jobs` several rows are measured at once, each on cores of its own. `--only` replaces the rows that it
+names in the record, `--figures-only` all but the times of a step, which want a quiet machine, and `--steps-only`
+nothing else.
 """
 
 from __future__ import annotations
@@ -50,6 +52,10 @@ from benchmarks.tasks_rows import DEFAULTS, MAIN, ROWS, Row, config_of, data_of
 CHINESE = (
     "bertkeras pretrain --corpus zhwiki-sample.txt.gz --vocabulary-size 10000 --size mini --max-sequence-length 128 "
     "--pairs none --passes 2 --steps 4000 --batch-size 32 --learning-rate 1e-3 --output runs/zh-mini"
+)
+ENGLISH = (
+    "bertkeras pretrain --corpus enwiki-sample.txt.gz --vocabulary-size 16000 --size mini --max-sequence-length 128 "
+    "--pairs none --passes 2 --steps 4000 --batch-size 32 --learning-rate 1e-3 --output runs/en-mini"
 )
 CACHE = ROOT / "runs" / "tasks"
 
@@ -182,33 +188,39 @@ HEADS = {
 }
 
 
-def contenders(row: Row) -> dict[str, Any]:
+def contenders(row: Row, english: str) -> dict[str, Any]:
+    """By name, what measures each; a BERT of one's own where there is one."""
+    found: dict[str, Any] = {"bertkeras": ours}
     if row.task == "entities":
-        return {
+        found = {
             "bertkeras, CRF": lambda *a: ours(*a, decoder="crf"),
             "bertkeras": lambda *a: ours(*a, decoder="softmax"),
-            "transformers": peer,
         }
-    return {"bertkeras": ours, "transformers": peer}
+    if not row.shipped:
+        found["transformers"] = peer
+    own = english if row.own == "english" else row.own
+    if row.language == "en" and own and (row.own != "english" or Path(own).is_dir()):
+        found["own"] = lambda *a: ours(*a, model=own)
+    return found
 
 
-def measured(row: Row, who: str, seed: int, chinese: str) -> dict[str, Any]:
+def measured(row: Row, who: str, seed: int, chinese: str, english: str) -> dict[str, Any]:
     """From the cache, or measured now."""
 
     def measure() -> dict[str, Any]:
-        record = contenders(row)[who](row, seed, chinese)
+        record = contenders(row, english)[who](row, seed, chinese)
         print(f"{row.name}, {who}, seed {seed}: {MAIN[row.task]} {record[MAIN[row.task]]:.3f}", flush=True)
         return record
 
     return kept(CACHE / row.name.replace("/", "-") / f"{who.replace(', ', '-')}-{seed}.json", measure)
 
 
-def measured_row(row: Row, chinese: str) -> dict[str, list[dict[str, Any]]]:
+def measured_row(row: Row, chinese: str, english: str) -> dict[str, list[dict[str, Any]]]:
     """All seeds of all contenders, who take turns."""
-    runs: dict[str, list[dict[str, Any]]] = {who: [] for who in contenders(row)}
+    runs: dict[str, list[dict[str, Any]]] = {who: [] for who in contenders(row, english)}
     for seed in range(row.seeds):
         for who in runs:
-            runs[who].append(measured(row, who, seed, chinese))
+            runs[who].append(measured(row, who, seed, chinese, english))
     return runs
 
 
@@ -249,6 +261,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names begin so, such as wnut17")
     parser.add_argument("--chinese", default=str(ROOT / "runs" / "zh-mini"), help=f"made by: {CHINESE}")
+    parser.add_argument("--english", default=str(ROOT / "runs" / "en-mini"), help=f"made by: {ENGLISH}")
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--steps-only", action="store_true", help="keep the figures that are recorded")
     parts.add_argument("--figures-only", action="store_true", help="keep the times that are recorded")
@@ -272,15 +285,16 @@ def main() -> None:
     path = ROOT / "book" / "results" / "tasks.json"
     table = {name_of(row): row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
     if not options.steps_only:
-        measure = functools.partial(measured_row, chinese=options.chinese)
+        measure = functools.partial(measured_row, chinese=options.chinese, english=options.english)
         for row, runs in zip(rows, on_shares(measure, rows, options.jobs), strict=True):
             table[row.name] = {**summed_up(row, runs), "step": table.get(row.name, {}).get("step")}
     for row in rows:
-        if not (options.figures_only and table[row.name]["step"]):
+        if not row.shipped and not (options.figures_only and table[row.name]["step"]):
             table[row.name]["step"] = timed(row, options.chinese)
     record = {
         "rows": [table[row.name] for row in ROWS if row.name in table],
         "chinese_weights": CHINESE,
+        "english_weights": ENGLISH,
         "versions": versions("bertkeras", "keras", "tensorflow", "torch", "transformers", "scikit-learn"),
         "command": "BERTKERAS_DATA_HOME=... python -m benchmarks.tasks",
     }
@@ -302,10 +316,10 @@ def report(record: dict[str, Any]) -> str:
         }
         for title, name in {"simplest": "majority", "cheap": "baseline"}.items():
             cells[title] = "" if row[name] is None else f"{row[name]:.3f}"
-        for who in ("transformers", "bertkeras", "bertkeras, CRF"):
+        for who in ("transformers", "bertkeras", "bertkeras, CRF", "own"):
             cells[who] = f"{row[who]['mean']:.3f} ± {row[who]['spread']:.3f}" if who in row else ""
         cells["transformers"] += " †" * row.get("own_head", False)
-        cells["times faster"] = f"{row['step']['times_faster']['median']:.2f}"
+        cells["times faster"] = f"{row['step']['times_faster']['median']:.2f}" if row["step"] else ""
         published = row.get("published")
         cells["published"] = (
             f"{published['metric']} {published['value']:.3f} ({published['source']})" if published else ""
@@ -321,17 +335,18 @@ def report(record: dict[str, Any]) -> str:
 
 Fine-tuned from all-MiniLM-L6-v2 (English) or from a mini BERT of our own (Chinese, 4 layers, pretrained here) on as
 many examples and for as many epochs as the row says; means of three seeds ({more}) and their standard
-deviation. transformers learns from the same weights, the new head included (†: it drew the head itself), with the same
-batches and schedule, and its weights are scored by the same code. "Times faster" is the median over 40 batches that
-both learnt in turn, each in a process of its own. The cheap baseline is logistic regression (or ridge) on TF-IDF; for
-entities the names of the training data; for questions the sentence most like the question; for similarity the cosine of
-TF-IDF. Published figures are those of larger models on all of the data.
+deviation. "own" is a BERT of one's own, smaller than MiniLM and pretrained here: `course-bert` on the sets that ship
+with the course. transformers learns from the same weights, the new head included (†: it drew the head itself), with the
+same batches and schedule, and its weights are scored by the same code. "Times faster" is the median over 40 batches
+that both learnt in turn, each in a process of its own. The cheap baseline is logistic regression (or ridge) on TF-IDF;
+for entities the names of the training data; for questions the sentence most like the question; for similarity the
+cosine of TF-IDF. Published figures are those of larger models on all of the data.
 
 {table}
 
 {", ".join(f"{name} {version}" for name, version in record["versions"].items())}; `{record["command"]}`.
 Figures: {places(record["rows"])}.
-Steps: {places([row["step"] for row in record["rows"]])}."""
+Steps: {places([row["step"] for row in record["rows"] if row["step"]])}."""
 
 
 def places(measured: list[dict[str, Any]]) -> str:

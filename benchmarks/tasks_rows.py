@@ -23,6 +23,8 @@ class Row:
         max_test: At most so many test examples, drawn once; `None` is all.
         numbers: What the labels of a classification count for, where numbers are learnt from it.
         seeds: Runs of every contender.
+        own: The BERT of one's own that learns it too: a preset's name, or `english` for that of `--english`.
+        shipped: Whether the set ships with the course; `transformers` is not asked for it.
     """
 
     dataset: str
@@ -33,6 +35,8 @@ class Row:
     max_test: int | None = 1000
     numbers: dict[str, float] | None = None
     seeds: int = 3
+    own: str | None = "english"
+    shipped: bool = False
 
     @property
     def name(self) -> str:
@@ -115,6 +119,16 @@ ROWS = (
         max_test=300,
     ),
     Row("xcopa-zh", "classification", "zh", {"train_split": "dev"}),
+    *(
+        Row(name, task, options={"epochs": 8}, own="course-bert", shipped=True)
+        for name, task in (
+            ("english-reviews", "classification"),
+            ("support-tickets", "multi-label"),
+            ("english-entities", "entities"),
+            ("passages", "question-answering"),
+            ("entailment", "classification"),
+        )
+    ),
 )
 DEFAULTS = {"max_train": 600, "epochs": 3, "calibrate": True}
 
@@ -122,9 +136,8 @@ DEFAULTS = {"max_train": 600, "epochs": 3, "calibrate": True}
 def config_of(row: Row, seed: int, chinese: str, **more: Any) -> Any:
     from bertkeras.training.finetune_config import FinetuneConfig
 
-    model = MINILM if row.language == "en" else chinese
-    options = {**DEFAULTS, **row.options, **more}
-    return FinetuneConfig(dataset=row.dataset, task=row.task, model=model, seed=seed, **options)
+    options = {"model": MINILM if row.language == "en" else chinese, **DEFAULTS, **row.options, **more}
+    return FinetuneConfig(dataset=row.dataset, task=row.task, seed=seed, **options)
 
 
 def data_of(row: Row, config: Any) -> Any:

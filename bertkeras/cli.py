@@ -17,6 +17,7 @@ from bertkeras.commands import (
     config_class,
     convert,
     evaluate_run,
+    export,
     fill_mask,
     info,
     plan_run,
@@ -212,7 +213,8 @@ def make_parser() -> Parser:
     )
     budget.add_argument("--json", action="store_true", help="one JSON object")
     names = ["vocabulary_size", "max_sequence_length", "pairs", "mask_rate", "max_predictions", "size", "num_layers"]
-    names += ["hidden_dim", "num_heads", "intermediate_dim", "norm_first", "tie_embeddings", "steps", "batch_size"]
+    names += ["hidden_dim", "num_heads", "intermediate_dim", "positions", "gated_feed_forward", "norm_first"]
+    names += ["tie_embeddings", "steps", "batch_size"]
     add_fields(budget, [*names, "accumulation", "recompute", "head_chunks", "ema", "precision"])
 
     several = command(
@@ -303,6 +305,29 @@ def make_parser() -> Parser:
         help="accept that KerasHub computes the approximate GELU, also for a model with the exact one",
     )
     change.add_argument("--dry-run", action="store_true", help="try it, print what would be written, and stop")
+
+    ship = command(
+        "export",
+        export,
+        "Write a model for onnxruntime, TensorFlow Serving, LiteRT on a phone, or a page that runs it in the browser.",
+        "bertkeras export runs/reviews reviews.onnx --to onnx --weights int8\n"
+        "  bertkeras export runs/reviews reviews --to saved_model    # takes raw strings\n"
+        "  bertkeras export course-bert blanks.tflite --to litert --model BertMaskedLM\n"
+        "  bertkeras export course-bert page --to browser --model BertMaskedLM --also runs/reviews",
+    )
+    ship.add_argument(
+        "source", metavar="FROM", help="what `from_preset` takes: a run, a preset, hf://org/name or a name"
+    )
+    ship.add_argument("output", metavar="TO", help="new file; for saved_model and browser new folder")
+    ship.add_argument("--to", required=True, choices=("onnx", "saved_model", "litert", "browser"), help="what to write")
+    ship.add_argument("--model", help="the class to load it as, where FROM holds another, such as BertMaskedLM")
+    ship.add_argument(
+        "--weights",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="what the weights are stored as: by default float32, for browser float16; litert has no bfloat16",
+    )
+    ship.add_argument("--also", nargs="+", default=[], metavar="FROM", help="browser: further models for the page")
+    ship.add_argument("--attention", action="store_true", help="onnx: give the attention of all layers too")
 
     about = command(
         "info",

@@ -314,6 +314,51 @@ def convert(options: argparse.Namespace) -> None:
         )
 
 
+def export(options: argparse.Namespace) -> None:
+    import bertkeras.models
+    from bertkeras.checkpoints.read import read_checkpoint
+
+    target = Path(options.output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BertKerasError(f"{target} is there already; nothing was changed, choose another TO")
+    if options.to != "onnx" and options.attention:
+        raise BertKerasError(f"--attention is for --to onnx; {options.to} has no place for it")
+
+    def load(source: str, name: str | None = None) -> Any:
+        name = name or read_checkpoint(source).model
+        if name not in bertkeras.models.__all__:
+            raise BertKerasError(f"{source} does not say which model it is; say --model, such as BertTextClassifier")
+        return getattr(bertkeras.models, name).from_preset(source)
+
+    if options.also and options.to != "browser":
+        raise BertKerasError("--also is for --to browser; elsewhere a file holds one model")
+    model = load(options.source, options.model)
+    weights = {} if options.weights is None else {"weights": options.weights}
+    try:
+        if options.to == "onnx":
+            from bertkeras.export.onnx import export_onnx
+
+            export_onnx(model.to_preset(), target, attention=options.attention, **weights)
+        elif options.to == "browser":
+            from bertkeras.export.browser import export_browser
+
+            export_browser([model, *map(load, options.also)], target, **weights)
+        elif options.to == "litert":
+            from bertkeras.export.litert import export_litert
+
+            export_litert(model, target, **weights)
+        else:
+            from bertkeras.export.saved_model import export_saved_model
+
+            if weights:
+                raise BertKerasError("--weights is for the others; a SavedModel has the weights as they are")
+            export_saved_model(model, target)
+    except ImportError as error:
+        raise BertKerasError(f'this needs {error.name}; run: pip install "bertkeras[tensorflow,export]"') from error
+    size = sum(path.stat().st_size for path in (target.rglob("*") if target.is_dir() else [target]) if path.is_file())
+    print_table({"model": type(model).__name__, "wrote": os.fspath(target), "as": options.to, "bytes": size})
+
+
 def print_table(values: dict[str, Any]) -> None:
     width = max(map(len, values))
     for name, value in values.items():

@@ -29,6 +29,10 @@ class BertConfig:
         position_initializer: How the learned position table begins: `"normal"` as the other tables, as in BERT, or
             `"sinusoidal"`, so that relative places can be read from it at once; a small BERT then
             learns sooner which neighbours matter.
+        positions: `"learned"`, a table of vectors that are added to the embeddings, as in BERT, or `"rotary"`: no
+            table, and queries and keys turned by their positions (Su et al. 2021).
+        gated_feed_forward: Feed-forward networks with a gate, `(activation(x U) * (x V)) W` (Shazeer 2020), instead of
+            BERT's `activation(x U) W`; half as many weights more at the same `intermediate_dim`.
         norm_first: Pre-norm blocks and a final layer norm, instead of BERT's post-norm.
         tie_embeddings: Whether the token table is the output matrix of the masked LM too, as in BERT.
 
@@ -52,6 +56,8 @@ class BertConfig:
     layer_norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
     position_initializer: str = "normal"
+    positions: str = "learned"
+    gated_feed_forward: bool = False
     norm_first: bool = False
     tie_embeddings: bool = True
 
@@ -72,11 +78,13 @@ class BertConfig:
             raise BertKerasError(
                 f"num_heads must divide hidden_dim, got num_heads={self.num_heads} and hidden_dim={self.hidden_dim}"
             )
+        if self.positions not in POSITIONS:
+            raise BertKerasError(f"positions must be one of {', '.join(POSITIONS)}, got {self.positions!r}")
         for name in ("dropout", "attention_dropout"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise BertKerasError(f"{name} must be a number in [0, 1), got {value!r}")
-        for name in ("norm_first", "tie_embeddings"):
+        for name in ("norm_first", "tie_embeddings", "gated_feed_forward"):
             if not isinstance(getattr(self, name), bool):
                 raise BertKerasError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("layer_norm_epsilon", "initializer_range"):
@@ -117,6 +125,7 @@ class BertConfig:
 
 
 # Choices of the task models, here so that the command line can name them before Keras is imported
+POSITIONS = ("learned", "rotary")
 TEXT_TASKS = ("single_label", "multi_label", "regression")
 DECODERS = ("softmax", "crf")
 POOLINGS = ("cls", "mean", "max")

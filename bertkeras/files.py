@@ -10,6 +10,9 @@ from pathlib import Path
 
 from bertkeras.errors import BertKerasError
 
+_PACKAGE = Path(__file__).parent
+SHIPPED = (_PACKAGE / "data", _PACKAGE.parent / "data")  # what comes with the course: an installed copy, a checkout
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -21,6 +21,8 @@ def test_defaults_are_those_of_the_paper():
         "layer_norm_epsilon": 1e-12,
         "initializer_range": 0.02,
         "position_initializer": "normal",
+        "positions": "learned",
+        "gated_feed_forward": False,
         "norm_first": False,
         "tie_embeddings": True,
     }
@@ -47,7 +49,14 @@ def test_sizes(size, numbers):
 
 
 def test_round_trips():
-    config = BertConfig(**VALUES, activation="gelu_tanh", norm_first=True, layer_norm_epsilon=1e-7)
+    config = BertConfig(
+        **VALUES,
+        activation="gelu_tanh",
+        norm_first=True,
+        positions="rotary",
+        gated_feed_forward=True,
+        layer_norm_epsilon=1e-7,
+    )
     assert BertConfig.from_dict(config.to_dict()) == config
     assert BertConfig.from_dict(json.loads(config.to_json())) == config
     assert config.to_json().endswith("}\n")

@@ -12,6 +12,7 @@ from bertkeras.checkpoints.presets import CONFIG_FILE as OWN_CONFIG_FILE
 from bertkeras.checkpoints.presets import has_tokenizer, read_json
 from bertkeras.checkpoints.tensor_files import sha256_of
 from bertkeras.errors import BertKerasError, first_line
+from bertkeras.files import SHIPPED
 
 HUB = "hf://"
 CONFIG_FILE = "config.json"
@@ -51,6 +52,7 @@ class Pretrained:
     sha256: str
 
 
+COURSE_BERT = "course-bert"  # what `make demo` trained
 PRETRAINED = {
     "all-MiniLM-L6-v2": Pretrained(
         repository="sentence-transformers/all-MiniLM-L6-v2",
@@ -66,14 +68,17 @@ def locate(where: str) -> Path:
     """The folder that holds a checkpoint, fetched if need be.
 
     Args:
-        where: A folder; `hf://org/name`, with `@revision` if wanted; or one of the names in `PRETRAINED`, which is
-            looked for in the cache of the Hugging Face Hub, then in its package, and then fetched from the Hub.
+        where: A folder; `hf://org/name`, with `@revision` if wanted; `course-bert`, which ships with the package; or
+            one of the names in `PRETRAINED`, which is looked for in the cache of the Hugging Face Hub, then in its
+            package, and then fetched from the Hub.
 
     Raises:
         BertKerasError: It is not there, and why.
     """
     if where.startswith(HUB):
         return fetch(where)
+    if where == COURSE_BERT and not Path(where).is_dir():
+        return next((home / where for home in SHIPPED if (home / where).is_dir()), Path(where))
     if not Path(where).is_dir() and where in PRETRAINED:
         return _pretrained(where, PRETRAINED[where])
     return Path(where)

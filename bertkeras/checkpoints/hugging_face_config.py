@@ -126,8 +126,11 @@ def to_hugging_face_config(preset: Preset, pad_token_id: int) -> dict[str, Any]:
         raise BertKerasError("nothing says whether this classifies texts or pieces; load it as a model and save that")
     if model not in ARCHITECTURES:
         raise BertKerasError(f"transformers has no model for a {preset.model}")
-    if config.norm_first:
-        raise BertKerasError("BERT in transformers has no pre-norm blocks; a model with norm_first=True stays here")
+    for name, theirs in (("norm_first", False), ("positions", "learned"), ("gated_feed_forward", False)):
+        if getattr(config, name) != theirs:
+            raise BertKerasError(
+                f"BERT in transformers has {name} {theirs!r}; a model with {getattr(config, name)!r} stays here"
+            )
     if options.get("task") == "single_label" and options["num_classes"] == 1:
         raise BertKerasError("transformers knows no choice among one class; make it task='regression' or 'multi_label'")
     activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}

@@ -110,6 +110,8 @@ def write_keras_hub(
     keras_hub = import_keras_hub()
     config = preset.config
     wrong = {
+        "positions": (config.positions, "learned"),
+        "gated_feed_forward": (config.gated_feed_forward, False),
         "norm_first": (config.norm_first, False),
         "layer_norm_epsilon": (config.layer_norm_epsilon, EPSILON),
         "attention_dropout": (config.attention_dropout, config.dropout),

@@ -160,6 +160,8 @@ def check_known_to_google(preset: Preset) -> None:
     if preset.model not in MODELS:
         raise BertKerasError(f"Google's BERT has no model for a {preset.model}; it has {', '.join(MODELS)}")
     fixed = {
+        "positions": (config.positions, "learned"),
+        "gated_feed_forward": (config.gated_feed_forward, False),
         "norm_first": (config.norm_first, False),
         "layer_norm_epsilon": (config.layer_norm_epsilon, 1e-12),
         "task": (options.get("task", "single_label"), "single_label"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from bertkeras.datasets.readers import read_examples
 from bertkeras.errors import BertKerasError
+from bertkeras.files import SHIPPED
 
 SPLITS = ("train", "dev", "test")
 TASKS = {
@@ -19,9 +20,6 @@ TASKS = {
     "entailment": "classification",  # of pairs
 }
 SUFFIXES = {"entities": ".conll", "question-answering": ".json"}  # of the others: .tsv
-
-_PACKAGE = Path(__file__).parents[1]
-_HOMES = (_PACKAGE / "data", _PACKAGE.parent / "data")  # an installed copy, a checkout
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -48,7 +46,7 @@ def shipped_path(name: str, split: str) -> Path:
         raise BertKerasError(f"unknown set {name!r}; the sets that ship with the course are {', '.join(TASKS)}")
     if split not in SPLITS:
         raise BertKerasError(f"unknown split {split!r} of {name}; choose one of {', '.join(SPLITS)}")
-    paths = [home / name / f"{split}{SUFFIXES.get(TASKS[name], '.tsv')}" for home in _HOMES]
+    paths = [home / name / f"{split}{SUFFIXES.get(TASKS[name], '.tsv')}" for home in SHIPPED]
     for path in paths:
         if path.is_file():
             return path

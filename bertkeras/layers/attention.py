@@ -17,6 +17,7 @@ from bertkeras.layers.common import (
 from bertkeras.layers.dense import Dense, affine
 from bertkeras.layers.dropout import Dropout
 from bertkeras.layers.flash import can_flash, flash_attention, flash_sequences
+from bertkeras.layers.rotary import rotate
 
 
 @keras.saving.register_keras_serializable(package="bertkeras")
@@ -30,6 +31,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     Args:
         num_heads: Number of heads; divides the width of the input.
         dropout: Dropout rate on the attention probabilities, in training only.
+        rotary: Whether queries and keys are turned by their positions, so that their products tell how far apart they
+            stand (Su et al. 2021).
         initializer_range: Standard deviation of the truncated normal that draws the kernels.
         seed: Seed of the dropout; `None` takes one from `keras.utils.set_random_seed`.
 
@@ -62,6 +65,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self,
         num_heads: int,
         dropout: float = 0.0,
+        rotary: bool = False,
         initializer_range: float = 0.02,
         seed: int | None = None,
         **kwargs: Any,
@@ -69,6 +73,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.dropout = dropout
+        self.rotary = rotary
         self.initializer_range = initializer_range
         self.seed = seed
         self.attention_dropout = Dropout(dropout, seed=seed, dtype=self.dtype_policy)
@@ -113,17 +118,23 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         outputs, probabilities = self.attend(query, key, value, mask, training=training)
         return (outputs, probabilities) if return_attention_scores else outputs
 
-    def project(self, inputs: Any) -> tuple[Any, Any, Any]:
-        """`Q`, `K` and `V` of `inputs` `(batch, length, hidden_dim)`, each `(batch, num_heads, length, head_dim)`."""
+    def project(self, inputs: Any, positions: Any = None) -> tuple[Any, Any, Any]:
+        """`Q`, `K` and `V` of `inputs` `(batch, length, hidden_dim)`, each `(batch, num_heads, length, head_dim)`.
+
+        `positions` `(batch, length)` says where they stand, if not at 0, 1, 2, ...; only rotations ask for it.
+        """
         if runs_operation_by_operation():  # one copy, of which TensorFlow takes the thirds without another
             batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
             qkv = ops.reshape(self.qkv_dense(inputs), (batch, length, 3, self.num_heads, self.head_dim))
             qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))
-            return qkv[0], qkv[1], qkv[2]
-        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in self.heads_of(inputs))
+            query, key, value = qkv[0], qkv[1], qkv[2]
+            if self.rotary:
+                query, key = (rotate(x, 2, positions) for x in (query, key))
+            return query, key, value
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in self.heads_of(inputs, positions))
         return query, key, value
 
-    def heads_of(self, inputs: Any) -> tuple[Any, Any, Any]:
+    def heads_of(self, inputs: Any, positions: Any = None) -> tuple[Any, Any, Any]:
         """The same, each `(batch, length, num_heads, head_dim)`."""
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
         if xla_on_accelerator():  # three products there cost less than one that must be cut up, and put together again
@@ -132,6 +143,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         else:
             parts = ops.split(self.qkv_dense(inputs), 3, axis=-1)  # of (batch, length, 3 * hidden_dim)
         query, key, value = (ops.reshape(x, (batch, length, self.num_heads, self.head_dim)) for x in parts)
+        if self.rotary:
+            query, key = (rotate(x, 1, positions) for x in (query, key))
         return query, key, value
 
     def attend(
@@ -190,6 +203,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "dropout": self.dropout,
+            "rotary": self.rotary,
             "initializer_range": self.initializer_range,
             "seed": self.seed,
         }

@@ -29,6 +29,7 @@ class BertEmbeddings(keras.layers.Layer):
         dropout: Dropout rate, in training only.
         layer_norm_epsilon: Added to the variance.
         initializer_range: Standard deviation of the truncated normal that draws the tables.
+        positions: `"learned"`, a table, or `"rotary"`: none, since queries and keys are turned by their positions.
         position_initializer: `"normal"` draws the position table like the others; `"sinusoidal"` lets it begin as sines
             and cosines (Vaswani et al. 2017), from which it goes on to learn.
         seed: Seed of the dropout; `None` takes one from `keras.utils.set_random_seed`.
@@ -37,6 +38,8 @@ class BertEmbeddings(keras.layers.Layer):
         token_ids: `(batch, length)` integers.
         segment_ids: `(batch, length)` integers; `None` means all zero.
         position_ids: `(batch, length)` integers; `None` means `0, 1, 2, ...`. Packed rows need them.
+        token_vectors: `(batch, length, hidden_dim)`: these in the place of the rows of the token table that `token_ids`
+            name, to see what the outputs owe to them.
         training: Whether dropout is on.
 
     Returns:
@@ -55,6 +58,7 @@ class BertEmbeddings(keras.layers.Layer):
         dropout: float = 0.0,
         layer_norm_epsilon: float = 1e-12,
         initializer_range: float = 0.02,
+        positions: str = "learned",
         position_initializer: str = "normal",
         seed: int | None = None,
         **kwargs: Any,
@@ -67,6 +71,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.dropout = dropout
         self.layer_norm_epsilon = layer_norm_epsilon
         self.initializer_range = initializer_range
+        self.positions = positions
         self.position_initializer = position_initializer
         self.seed = seed
         self.layer_norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm")
@@ -79,21 +84,33 @@ class BertEmbeddings(keras.layers.Layer):
 
         for_positions = make_position_initializer(self.position_initializer, self.initializer_range)
         self.token_table = table("token_table", self.vocabulary_size, bert_initializer(self.initializer_range))
-        self.position_table = table("position_table", self.max_sequence_length, for_positions)
+        self.position_table = None
+        if self.positions == "learned":
+            self.position_table = table("position_table", self.max_sequence_length, for_positions)
         self.segment_table = table("segment_table", self.num_segments, bert_initializer(self.initializer_range))
         self.layer_norm.build((None, None, self.hidden_dim))
 
     def call(
-        self, token_ids: Any, segment_ids: Any = None, position_ids: Any = None, training: bool | None = None
+        self,
+        token_ids: Any,
+        segment_ids: Any = None,
+        position_ids: Any = None,
+        token_vectors: Any = None,
+        training: bool | None = None,
     ) -> Any:
         length = ops.shape(token_ids)[1]
-        if position_ids is None and isinstance(length, int) and length > self.max_sequence_length:
+        has_table = self.position_table is not None
+        if has_table and position_ids is None and isinstance(length, int) and length > self.max_sequence_length:
             raise BertKerasError(
                 f"a row has {length} tokens, but there are only {self.max_sequence_length} positions; cut the rows, or "
                 "build the model with a larger max_sequence_length"
             )
-        tokens = ops.take(self.token_table, token_ids, axis=0)  # (batch, length, hidden_dim)
-        if position_ids is None:
+        tokens = token_vectors
+        if tokens is None:
+            tokens = ops.take(self.token_table, token_ids, axis=0)  # (batch, length, hidden_dim)
+        if self.position_table is None:
+            positions = 0
+        elif position_ids is None:
             positions = self.position_table[:length]  # (length, hidden_dim)
         else:
             positions = self._rows(self.position_table, position_ids)  # (batch, length, hidden_dim)
@@ -119,6 +136,7 @@ class BertEmbeddings(keras.layers.Layer):
             "dropout": self.dropout,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "initializer_range": self.initializer_range,
+            "positions": self.positions,
             "position_initializer": self.position_initializer,
             "seed": self.seed,
         }

@@ -26,6 +26,8 @@ class TransformerEncoderBlock(keras.layers.Layer):
         attention_dropout: Dropout rate on the attention probabilities.
         activation: `"gelu"` (erf), `"gelu_tanh"` or another Keras activation name.
         layer_norm_epsilon: Added to the variance.
+        rotary: Whether queries and keys are turned by their positions, as in `MultiHeadSelfAttention`.
+        gated: Whether the feed-forward network has a gate, as in `PositionwiseFeedForward`.
         norm_first: Pre-norm (Xiong et al. 2020) instead of post-norm.
         initializer_range: Standard deviation of the truncated normal that draws the kernels.
         seed: Seed of the dropouts; `None` takes one from `keras.utils.set_random_seed`.
@@ -50,6 +52,8 @@ class TransformerEncoderBlock(keras.layers.Layer):
         attention_dropout: float = 0.0,
         activation: str = "gelu",
         layer_norm_epsilon: float = 1e-12,
+        rotary: bool = False,
+        gated: bool = False,
         norm_first: bool = False,
         initializer_range: float = 0.02,
         seed: int | None = None,
@@ -62,6 +66,8 @@ class TransformerEncoderBlock(keras.layers.Layer):
         self.attention_dropout = attention_dropout
         self.activation = activation
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.rotary = rotary
+        self.gated = gated
         self.norm_first = norm_first
         self.initializer_range = initializer_range
         self.seed = seed
@@ -72,6 +78,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
         self.attention = MultiHeadSelfAttention(
             num_heads,
             dropout=attention_dropout,
+            rotary=rotary,
             initializer_range=initializer_range,
             seed=seed_of(0),
             dtype=self.dtype_policy,
@@ -80,6 +87,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
         self.feed_forward = PositionwiseFeedForward(
             intermediate_dim,
             activation=activation,
+            gated=gated,
             initializer_range=initializer_range,
             dtype=self.dtype_policy,
             name="feed_forward",
@@ -148,6 +156,8 @@ class TransformerEncoderBlock(keras.layers.Layer):
             "attention_dropout": self.attention_dropout,
             "activation": self.activation,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "rotary": self.rotary,
+            "gated": self.gated,
             "norm_first": self.norm_first,
             "initializer_range": self.initializer_range,
             "seed": self.seed,

@@ -4,6 +4,7 @@ from bertkeras.models.backbone import BertBackbone
 from bertkeras.models.masked_lm import BertMaskedLM, Filling
 from bertkeras.models.pretrainer import BertPretrainer
 from bertkeras.models.question_answerer import BertQuestionAnswerer
+from bertkeras.models.replaced_token_detector import BertReplacedTokenDetector
 from bertkeras.models.sampling import gibbs_sample, mask_predict
 from bertkeras.models.search import Decoding
 from bertkeras.models.seq2seq import BertSeq2Seq, Generation, Seq2SeqRows, seq2seq_rows
@@ -17,6 +18,7 @@ __all__ = [
     "BertMaskedLM",
     "BertPretrainer",
     "BertQuestionAnswerer",
+    "BertReplacedTokenDetector",
     "BertSeq2Seq",
     "BertTextClassifier",
     "BertTextEmbedder",

@@ -35,6 +35,8 @@ class BertBackbone(PresetModel):
             that hold several sequences give `sequence_ids` instead of the mask (1, 2, ... in each row, 0 =
             padding), so that no sequence sees another, and `position_ids` that start anew in each. Any other rule
             of who sees whom is an `attention_mask` instead, `(batch, length, length)` boolean, queries by keys.
+            `token_vectors` `(batch, length, hidden_dim)` stand in for the rows of the token table, as in
+            `BertEmbeddings`.
         output_positions: `(batch, n)` integers: the positions whose vectors are wanted, all if `None`. The last
             block then leaves the others out: with one in six masked, it does three eighths of its work, and the vectors
             asked for are the same.
@@ -78,6 +80,7 @@ class BertBackbone(PresetModel):
             dropout=config.dropout,
             layer_norm_epsilon=config.layer_norm_epsilon,
             initializer_range=config.initializer_range,
+            positions=config.positions,
             position_initializer=config.position_initializer,
             dtype=self.dtype_policy,
             name="embeddings",
@@ -90,6 +93,8 @@ class BertBackbone(PresetModel):
                 attention_dropout=config.attention_dropout,
                 activation=config.activation,
                 layer_norm_epsilon=config.layer_norm_epsilon,
+                rotary=config.positions == "rotary",
+                gated=config.gated_feed_forward,
                 norm_first=config.norm_first,
                 initializer_range=config.initializer_range,
                 dtype=self.dtype_policy,
@@ -133,6 +138,7 @@ class BertBackbone(PresetModel):
             inputs["token_ids"],
             segment_ids=inputs.get("segment_ids"),
             position_ids=inputs.get("position_ids"),
+            token_vectors=inputs.get("token_vectors"),
             training=training,
         )  # (batch, length, hidden_dim)
         mask = attention_mask(inputs)

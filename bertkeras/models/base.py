@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -154,6 +156,31 @@ class PresetModel(keras.Model):
                 )
         for name, variable in weights.items():
             variable.assign(arrays[name])
+
+    def with_layers(self, layers: Sequence[int]) -> Self:
+        """A shallower model with copies of some encoder blocks and of all else: a student to distil into.
+
+        Args:
+            layers: Which blocks, counted from 0, in their new order; DistilBERT takes every other one.
+
+        Raises:
+            BertKerasError: No layers, or one that is not there.
+
+        Reference: Sanh et al. 2019, DistilBERT, https://arxiv.org/abs/1910.01108
+        """
+        deep = self.config.num_layers
+        if not layers or not all(0 <= layer < deep for layer in layers):
+            raise BertKerasError(f"layers must be some of 0 to {deep - 1}, got {list(layers)}")
+        config = dataclasses.replace(self.config, num_layers=len(layers))
+        model = type(self).from_config({**self.get_config(), "config": config.to_dict()})
+        block = "backbone/encoder_"
+        arrays = self.to_preset().arrays
+        kept = {name: value for name, value in arrays.items() if not name.startswith(block)}
+        for new, old in enumerate(layers):
+            begin = f"{block}{old}/"
+            kept |= {f"{block}{new}/{n.removeprefix(begin)}": v for n, v in arrays.items() if n.startswith(begin)}
+        model.assign_weights(kept, source="the deeper model")
+        return model
 
     def get_config(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in self.preset_options}

@@ -63,15 +63,15 @@ class CachedReader:
         self.visible[:, self.next_slot] = True
         token_ids, position_ids = pieces[:, None], self.next_position[:, None]  # (rows, 1)
         x = self.backbone.embeddings(token_ids, np.ones_like(token_ids), position_ids, training=False)
-        x = self._through_blocks(x, self.visible)  # (rows, 1, hidden_dim)
+        x = self._through_blocks(x, self.visible, position_ids)  # (rows, 1, hidden_dim)
         self.next_slot, self.next_position = self.next_slot + 1, self.next_position + 1
         return self._scores(x)
 
-    def _through_blocks(self, x: Any, visible: np.ndarray) -> Any:
+    def _through_blocks(self, x: Any, visible: np.ndarray, positions: Any = None) -> Any:
         mask = ops.convert_to_tensor(visible[:, None, None, :])  # (rows, 1, 1, slots)
         is_new = ops.convert_to_tensor(np.arange(visible.shape[1])[:, None] == self.next_slot)  # (slots, 1)
         for number, block in enumerate(self.backbone.encoder_blocks):
-            x, self.cache[number] = cached_block(block, x, mask, self.cache[number], is_new)
+            x, self.cache[number] = cached_block(block, x, mask, self.cache[number], is_new, positions)
         return x if self.backbone.final_norm is None else self.backbone.final_norm(x)
 
     def _scores(self, x: Any) -> np.ndarray:
@@ -80,7 +80,12 @@ class CachedReader:
 
 
 def cached_block(
-    block: TransformerEncoderBlock, x: Any, mask: Any, kept: tuple[Any, Any] | None, is_new: Any
+    block: TransformerEncoderBlock,
+    x: Any,
+    mask: Any,
+    kept: tuple[Any, Any] | None,
+    is_new: Any,
+    positions: Any = None,
 ) -> tuple[Any, tuple[Any, Any]]:
     """One encoder block at new positions, which see the kept keys and values too.
 
@@ -90,12 +95,13 @@ def cached_block(
         mask: `(rows, 1, 1, slots)` booleans.
         kept: Keys and values, `(rows, heads, slots, head_dim)` each; `None` where the new positions are all there is.
         is_new: `(slots, 1)` booleans: the slot of the one new position.
+        positions: `(rows, new)` integers: where the new ones stand in their texts, if not at 0, 1, 2, ...
 
     Returns:
         `(rows, new, hidden_dim)`, and the keys and values with those of the new positions among them.
     """
     attention = block.attention
-    query, key, value = attention.project(block.attention_norm(x) if block.norm_first else x)
+    query, key, value = attention.project(block.attention_norm(x) if block.norm_first else x, positions)
     if kept is not None:
         key, value = (ops.where(is_new, new, old) for new, old in zip((key, value), kept, strict=True))
     attended, _ = attention.attend(query, key, value, mask)

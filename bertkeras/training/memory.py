@@ -102,7 +102,7 @@ def kept_elements(
     return {
         "sums": width * ((whole - full) * tokens + 2 * tokens + 4 * full * tokens + 3 * seen + 5 * masked),
         "projections": width * (4 * full * tokens + 2 * tokens + 2 * seen),
-        "inner": 3 * inner * (full * tokens + seen),
+        "inner": (3 + 2 * config.gated_feed_forward) * inner * (full * tokens + seen),
         "scores": 2 * heads * length * (full * tokens + seen) + 2 * seen * length + packed * 2 * tokens * length,
         "logits": masked * config.vocabulary_size,
     }

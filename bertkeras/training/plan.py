@@ -32,9 +32,10 @@ def count_parameters(config: BertConfig, next_sentence: bool) -> int:
     """Weights of `BertPretrainer(config, next_sentence)`, counted from the shapes of its layers."""
     width, inner, pieces = config.hidden_dim, config.intermediate_dim, config.vocabulary_size
     norm = 2 * width
-    tables = (pieces + config.max_sequence_length + config.num_segments) * width + norm
+    positions = config.max_sequence_length * (config.positions == "learned")
+    tables = (pieces + positions + config.num_segments) * width + norm
     attention = 4 * (width * width + width)  # Q, K, V and the output, each with its biases
-    feed_forward = 2 * width * inner + inner + width
+    feed_forward = inner * width + width + (1 + config.gated_feed_forward) * (width * inner + inner)
     blocks = config.num_layers * (attention + feed_forward + 2 * norm) + config.norm_first * norm
     head = width * width + width + norm + pieces + (not config.tie_embeddings) * pieces * width
     pairs = next_sentence * (width * width + width + 2 * width + 2)  # the pooler and two scores
@@ -65,7 +66,7 @@ def step_flops(config: BertConfig, rows: int, length: int, asked: int, next_sent
     tokens, seen, full = rows * length, rows * (asked + next_sentence), config.num_layers - 1
     attention = full * tokens * (4 * width**2 + 2 * length * width)
     attention += tokens * 2 * width**2 + seen * (2 * width**2 + 2 * length * width)
-    feed_forward = (full * tokens + seen) * 2 * width * inner
+    feed_forward = (full * tokens + seen) * (2 + config.gated_feed_forward) * width * inner
     head = rows * asked * (width**2 + width * config.vocabulary_size) + next_sentence * rows * (width**2 + 2 * width)
     parts = {"attention": attention, "feed_forward": feed_forward, "head": head, "embeddings": 0}
     return {name: 3 * 2 * float(count) for name, count in parts.items()}
@@ -79,7 +80,8 @@ def extra_flops(config: BertConfig, rows: int, length: int, asked: int, next_sen
     same product as its keys and values, at every position.
     """
     width, tokens, seen = config.hidden_dim, rows * length, rows * (asked + next_sentence)
-    tables = tokens * (config.max_sequence_length if packed else config.num_segments)
+    has_table = config.positions == "learned"
+    tables = tokens * (config.max_sequence_length * has_table if packed else config.num_segments)
     return 2 * 2.0 * width * (tables + 2 * seen * length) + 3 * 2.0 * (tokens - seen) * width**2
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from bertkeras.checkpoints.read import read_checkpoint
 from bertkeras.errors import BertKerasError, Interrupted, PeerLost, first_line
 from bertkeras.files import write_text
+from bertkeras.models.base import load_tokenizer
 from bertkeras.models.masked_lm import BertMaskedLM
 from bertkeras.models.pretrainer import BertPretrainer
 from bertkeras.pipelines.masking import Masking
@@ -198,7 +200,11 @@ def _finish(
 def _tokenizer(config: PretrainConfig, folder: Path, display: Display) -> WordPieceTokenizer:
     if (folder / "tokenizer.json").is_file():
         return WordPieceTokenizer.load(folder)
-    if trained := config.prepared or config.tokenizer:
+    if config.start_from:
+        tokenizer = load_tokenizer(read_checkpoint(config.start_from).tokenizer)
+        if tokenizer is None:
+            raise BertKerasError(f"{config.start_from} has no tokenizer; what its pieces are cannot be known")
+    elif trained := config.prepared or config.tokenizer:
         tokenizer = WordPieceTokenizer.load(trained)
     else:
         display.say(f"training a tokenizer of {config.vocabulary_size} pieces on {config.corpus}")
@@ -254,9 +260,10 @@ def _train(
     stop: StopSignal,
     distribution: Distribution,
 ) -> tuple[BertPretrainer, Progress]:
+    start = read_checkpoint(config.start_from) if config.start_from else None
     with distribution.scope():
         model = BertPretrainer(
-            config.bert_config(tokenizer.vocabulary_size),
+            config.bert_config(tokenizer.vocabulary_size) if start is None else config.continued(start.config),
             next_sentence=prepared.train.options.has_labels,
             tokenizer=tokenizer,
         )
@@ -274,6 +281,8 @@ def _train(
     )
     checkpoints = Checkpoints(folder / "checkpoints", model, optimizer, config.keep_checkpoints, distribution)
     progress = checkpoints.restore()
+    if start is not None and not progress.step:
+        model.assign_weights(start.arrays, source=str(config.start_from))
     if progress.step > config.steps:
         raise BertKerasError(
             f"{folder} has a checkpoint of step {progress.step}, but config.toml says steps = {config.steps}; "
@@ -362,7 +371,10 @@ def _median_speed(folder: Path) -> float:
 
 def describe(config: PretrainConfig) -> dict[str, Any]:
     """What a run would be, for a dry run: sizes and work, without reading the corpus or writing a file."""
-    parameters = count_parameters(config.bert_config(config.vocabulary_size), config.row_options(0, 1, 2).has_labels)
+    model = config.bert_config(config.vocabulary_size)
+    if config.start_from:
+        model = config.continued(read_checkpoint(config.start_from).config)
+    parameters = count_parameters(model, config.row_options(0, 1, 2).has_labels)
     return {
         "parameters": parameters,
         "weights_and_optimizer_mb": round(parameters * 4 * (3 + (config.ema is not None)) / 2**20, 1),

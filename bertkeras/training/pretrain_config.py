@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from bertkeras.config import SIZES, BertConfig
+from bertkeras.config import POSITIONS, SIZES, BertConfig
 from bertkeras.errors import BertKerasError
 from bertkeras.pipelines.masking import Masking, default_max_predictions
 from bertkeras.pipelines.sentence_pairs import PAIR_KINDS, RowOptions
@@ -44,6 +44,11 @@ class PretrainConfig(Options):
     max_ngram: int = option(1, "longest run of words masked together", "rows")
     max_predictions: int | None = option(None, "predictions per row; by default mask_rate of a full row", "rows")
 
+    start_from: str | None = option(
+        None,
+        "a run, a preset or hf://org/name to go on from, with its tokenizer, and its sizes in place of those below",
+        "model",
+    )
     size: str = option("tiny", "named size of the model", "model", tuple(SIZES))
     num_layers: int | None = option(None, "overrides the size", "model")
     hidden_dim: int | None = option(None, "overrides the size", "model")
@@ -64,6 +69,8 @@ class PretrainConfig(Options):
         "model",
         ("normal", "sinusoidal"),
     )
+    positions: str = option("learned", "learned, as in BERT, or rotary", "model", POSITIONS)
+    gated_feed_forward: bool = option(False, "feed-forward networks with a gate", "model")
     norm_first: bool = option(False, "pre-norm blocks", "model")
     tie_embeddings: bool = option(True, "one table for the pieces that go in and those that come out", "model")
 
@@ -153,10 +160,25 @@ class PretrainConfig(Options):
             dropout=self.dropout,
             attention_dropout=self.dropout,
             activation=self.activation,
+            positions=self.positions,
+            gated_feed_forward=self.gated_feed_forward,
             norm_first=self.norm_first,
             tie_embeddings=self.tie_embeddings,
             **overrides,
         )
+
+    def continued(self, config: BertConfig) -> BertConfig:
+        """The architecture of the model that a run goes on from, with the dropout of this one.
+
+        Raises:
+            BertKerasError: Rows that are longer than that model reads.
+        """
+        if self.max_sequence_length > config.max_sequence_length:
+            raise BertKerasError(
+                f"{self.start_from} reads rows of {config.max_sequence_length} pieces at most; "
+                f"got max_sequence_length={self.max_sequence_length}"
+            )
+        return dataclasses.replace(config, dropout=self.dropout, attention_dropout=self.dropout)
 
     def row_options(self, pad_id: int, cls_id: int, sep_id: int) -> RowOptions:
         """How documents become rows."""

@@ -252,7 +252,9 @@ def test_an_architecture_that_has_no_class_here(classifier, caplog):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (small_config(norm_first=True), "no pre-norm blocks; a model with norm_first=True stays here"),
+        (small_config(norm_first=True), "has norm_first False; a model with True stays here"),
+        (small_config(positions="rotary"), "has positions 'learned'; a model with 'rotary' stays here"),
+        (small_config(gated_feed_forward=True), "has gated_feed_forward False; a model with True stays here"),
         (small_config(activation="elu"), "transformers has no activation 'elu'"),
     ],
 )

@@ -1,14 +1,18 @@
 """The sets by their names, from a checkout and from an installed package."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from bertkeras import BertMaskedLM
 from bertkeras.datasets import QuestionExample, TextExample, TokenExample, shipped
 from bertkeras.datasets.shipped import SPLITS, load_shipped, shipped_names, shipped_path
 from bertkeras.errors import BertKerasError
 
+DEMO = Path(__file__).parents[2] / "book" / "results" / "demo.json"
 KINDS = {"entities": TokenExample, "question-answering": QuestionExample}
 
 
@@ -40,7 +44,7 @@ def test_unknown_names_say_what_there_is():
 
 def test_the_installed_copy_comes_before_the_checkout(tmp_path, monkeypatch):
     installed, checkout = tmp_path / "package" / "data", tmp_path / "data"
-    monkeypatch.setattr(shipped, "_HOMES", (installed, checkout))
+    monkeypatch.setattr(shipped, "SHIPPED", (installed, checkout))
     with pytest.raises(BertKerasError, match="passages is missing.*install bertkeras again"):
         shipped_path("passages", "dev")
     for home in (checkout, installed):
@@ -57,3 +61,12 @@ def test_reading_needs_neither_keras_nor_tensorflow():
         "print([m for m in ('keras', 'tensorflow', 'torch', 'tokenizers') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_course_bert_is_that_of_the_record():
+    """What ships is the model whose figures the book quotes, and it fills blanks better than the commonest word."""
+    record = json.loads(DEMO.read_text(encoding="utf-8"))
+    model = BertMaskedLM.from_preset("course-bert")
+    assert model.model_card["metrics"]["mlm_loss"] == record["mlm_loss"]
+    (found,) = model.fill_mask("The function [MASK] a new array.", top_k=3)
+    assert "returns" in [filling.token for filling in found[0]]

@@ -9,7 +9,7 @@ from tests.checks import check_attention_masks, check_dropout, check_layer, func
 
 BATCH, LENGTH, HEADS, HEAD_DIM = 2, 5, 3, 7
 HIDDEN = HEADS * HEAD_DIM
-ARGUMENTS = {"num_heads": HEADS, "dropout": 0.11, "initializer_range": 0.03, "seed": 0}
+ARGUMENTS = {"num_heads": HEADS, "dropout": 0.11, "rotary": True, "initializer_range": 0.03, "seed": 0}
 
 
 def some_inputs(seed=0):

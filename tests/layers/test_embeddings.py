@@ -17,10 +17,11 @@ ARGUMENTS = {
     "dropout": 0.11,
     "layer_norm_epsilon": 0.003,
     "initializer_range": 0.03,
+    "positions": "rotary",
     "position_initializer": "sinusoidal",
     "seed": 0,
 }
-PLAIN = {**ARGUMENTS, "dropout": 0.0}
+PLAIN = {**ARGUMENTS, "dropout": 0.0, "positions": "learned"}
 
 
 def some_ids():

@@ -15,6 +15,8 @@ ARGUMENTS = {
     "attention_dropout": 0.13,
     "activation": "gelu_tanh",
     "layer_norm_epsilon": 0.003,
+    "rotary": True,
+    "gated": True,
     "norm_first": True,
     "initializer_range": 0.03,
     "seed": 0,

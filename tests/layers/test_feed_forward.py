@@ -11,7 +11,7 @@ from bertkeras.layers.common import gelu
 from tests.checks import check_layer, gradients, numpy, randomize
 
 BATCH, LENGTH, HIDDEN, INTERMEDIATE = 2, 5, 7, 11
-ARGUMENTS = {"intermediate_dim": INTERMEDIATE, "activation": "gelu_tanh", "initializer_range": 0.03}
+ARGUMENTS = {"intermediate_dim": INTERMEDIATE, "activation": "gelu_tanh", "gated": True, "initializer_range": 0.03}
 
 FORMULAS = {
     "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
@@ -72,3 +72,15 @@ def test_initializer_range():
 def test_unknown_activation():
     with pytest.raises(BertKerasError, match="unknown activation 'gelo'; use 'gelu', 'gelu_tanh'"):
         PositionwiseFeedForward(INTERMEDIATE, activation="gelo")
+
+
+@pytest.mark.parametrize("activation", FORMULAS)
+def test_with_a_gate(activation):
+    layer = PositionwiseFeedForward(INTERMEDIATE, activation=activation, gated=True)
+    layer.build((None, None, HIDDEN))
+    randomize(layer)
+    expand, expand_bias, contract, contract_bias = (numpy(weight).astype("float64") for weight in layer.weights)
+    assert expand.shape == (HIDDEN, 2 * INTERMEDIATE)
+    both = some_inputs() @ expand + expand_bias
+    hidden = FORMULAS[activation](both[..., :INTERMEDIATE]) * both[..., INTERMEDIATE:]
+    np.testing.assert_allclose(numpy(layer(some_inputs())), hidden @ contract + contract_bias, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@ import pytest
 
 from bertkeras.errors import BertKerasError
 from bertkeras.models import BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq
-from tests.checks import numpy, small_config, small_tokenizer
+from tests.checks import numpy, randomize, small_config, small_tokenizer
 
 MODELS = [BertBackbone, BertMaskedLM, BertPretrainer, BertSeq2Seq]
 
@@ -69,3 +69,24 @@ def test_assign_weights_says_what_is_missing_and_changes_nothing_then():
         np.testing.assert_array_equal(numpy(weight), value)
     model.assign_weights({**arrays, "nsp_head/scores/kernel": np.zeros(3)}, "here")
     assert all((numpy(weight) == 3).all() for weight in model.weights)
+
+
+def test_a_student_has_copies_of_the_blocks_it_was_given():
+    deep = BertMaskedLM(small_config(num_layers=3), tokenizer=small_tokenizer())
+    randomize(deep)
+    shallow = deep.with_layers([2, 0])
+    theirs, ours = deep.canonical_weights(), shallow.canonical_weights()
+    assert shallow.config.num_layers == 2
+    assert shallow.tokenizer == deep.tokenizer
+    assert {name.split("/")[1] for name in ours if "encoder_" in name} == {"encoder_0", "encoder_1"}
+    for name, weight in ours.items():
+        source = (
+            name.replace("encoder_0/", "encoder_2/")
+            if "encoder_0/" in name
+            else name.replace("encoder_1/", "encoder_0/")
+        )
+        np.testing.assert_array_equal(numpy(weight), numpy(theirs[source]))
+        assert weight is not theirs[source]
+    for layers in ([], [3], [-1]):
+        with pytest.raises(BertKerasError, match="layers must be some of 0 to 2"):
+            deep.with_layers(layers)

@@ -36,11 +36,16 @@ def read(model, sources, targets, width=7):
 
 
 @pytest.mark.parametrize(
-    ("norm_first", "dtype", "atol"),
-    [(False, "float32", 1e-4), (True, "float32", 1e-4), (False, "mixed_bfloat16", 0.2)],
+    ("options", "dtype", "atol"),
+    [
+        ({}, "float32", 1e-4),
+        ({"norm_first": True}, "float32", 1e-4),
+        ({"positions": "rotary", "gated_feed_forward": True}, "float32", 1e-4),
+        ({}, "mixed_bfloat16", 0.2),
+    ],
 )
-def test_piece_by_piece_as_in_one_call(norm_first, dtype, atol):
-    model = BertSeq2Seq(small_config(norm_first=norm_first, dropout=0.5, attention_dropout=0.5), dtype=dtype)
+def test_piece_by_piece_as_in_one_call(options, dtype, atol):
+    model = BertSeq2Seq(small_config(dropout=0.5, attention_dropout=0.5, **options), dtype=dtype)
     randomize(model)
     found, reader = read(model, SOURCES, TARGETS)
     expected = whole_rows(model, SOURCES, TARGETS)

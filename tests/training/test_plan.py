@@ -32,7 +32,15 @@ def config_of(**options):
 
 @pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize(
-    "options", [{}, {"tie_embeddings": False}, {"norm_first": True}, {"num_layers": 1, "num_segments": 3}], ids=str
+    "options",
+    [
+        {},
+        {"tie_embeddings": False},
+        {"norm_first": True},
+        {"positions": "rotary", "gated_feed_forward": True},
+        {"num_layers": 1, "num_segments": 3},
+    ],
+    ids=str,
 )
 def test_parameters_are_those_of_the_model(options, pairs):
     config = config_of(**options)

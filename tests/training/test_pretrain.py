@@ -69,6 +69,27 @@ def test_a_run_is_a_folder_that_tells_everything(learned):
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
 
 
+def test_a_run_goes_on_from_another(learned, corpus, tmp_path):
+    folder, summary, _ = learned
+    config = config_of(corpus, start_from=str(folder), steps=1, learning_rate=1e-9, dropout=0.0)
+    again = pretrain(config, tmp_path / "run")
+    assert again["parameters"] == summary["parameters"]  # its sizes, not those of the options
+    assert again["mlm_loss"] == pytest.approx(summary["mlm_loss"], abs=1e-4)
+    assert WordPieceTokenizer.load(tmp_path / "run") == WordPieceTokenizer.load(folder)
+    assert resume(tmp_path / "run") == again
+    assert describe(config)["parameters"] == summary["parameters"]
+
+
+def test_what_a_run_cannot_go_on_from(learned, corpus, tmp_path):
+    folder, _, _ = learned
+    with pytest.raises(BertKerasError, match="reads rows of 24 pieces at most; got max_sequence_length=48"):
+        pretrain(config_of(corpus, start_from=str(folder), max_sequence_length=48), tmp_path / "long")
+    model = BertMaskedLM.from_preset(folder, tokenizer=None)
+    model.save_to_preset(tmp_path / "silent")
+    with pytest.raises(BertKerasError, match="has no tokenizer"):
+        pretrain(config_of(corpus, start_from=str(tmp_path / "silent")), tmp_path / "run")
+
+
 def test_the_saved_model_is_the_trained_one(learned):
     folder, summary, _ = learned
     model = BertPretrainer.from_preset(folder)

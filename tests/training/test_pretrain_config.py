@@ -30,12 +30,14 @@ def test_every_field_has_help_and_a_group():
 
 def test_sizes_and_overrides_reach_the_model():
     config = PretrainConfig(
-        num_layers=3, hidden_dim=64, dropout=0.3, activation="gelu_tanh", norm_first=True, tie_embeddings=False
-    )
+        num_layers=3, hidden_dim=64, dropout=0.3, activation="gelu_tanh", norm_first=True, tie_embeddings=False,
+        positions="rotary", gated_feed_forward=True,
+    )  # fmt: skip
     model = config.bert_config(97)
     assert (model.num_layers, model.hidden_dim, model.num_heads, model.intermediate_dim) == (3, 64, 2, 256)
     assert (model.dropout, model.attention_dropout, model.activation) == (0.3, 0.3, "gelu_tanh")
     assert model.norm_first
+    assert (model.positions, model.gated_feed_forward) == ("rotary", True)
     assert not model.tie_embeddings
     assert model.max_sequence_length == 64
     assert model.initializer_range == pytest.approx(0.02 * 12**0.5)  # width 64, where 0.02 is for 768
