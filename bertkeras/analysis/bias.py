@@ -225,7 +225,8 @@ def stereoset(model: BertMaskedLM, rows: Sequence[Mapping[str, Any]], seed: int 
     ends = np.percentile(draws, [2.5, 97.5], axis=0).T
     names = ("language_model", "stereotype", "icat")
     intervals = {name: (float(low), float(high)) for name, (low, high) in zip(names, ends, strict=True)}
-    return StereoSet(*map(float, scores(by_group)), intervals, len(rows))
+    language_model, stereotype, icat = map(float, scores(by_group))
+    return StereoSet(language_model, stereotype, icat, intervals, len(rows))
 
 
 def blank_word(context: str, sentence: str) -> str:

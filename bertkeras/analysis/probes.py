@@ -80,17 +80,19 @@ def _read(
     model: PresetModel, examples: Sequence[TextExample] | Sequence[TokenExample]
 ) -> tuple[np.ndarray, list[str], list[str] | None]:
     """Vectors `(num_layers + 1, examples or words, hidden_dim)`, a label for each, and the words of sentences."""
-    if isinstance(examples[0], TextExample):
-        if not all(isinstance(e, TextExample) and isinstance(e.label, str) for e in examples):
-            raise BertKerasError("a probe of texts needs texts with one label each")
-        pairs = [e.pair or "" for e in examples] if any(e.pair is not None for e in examples) else None
-        traces = trace(model, [e.text for e in examples], pairs)
-        return np.stack([t.hidden_states.mean(axis=1) for t in traces], axis=1), [e.label for e in examples], None
-    vectors, labels, words = [], [], []
-    for found, example in zip(trace(model, [" ".join(e.tokens) for e in examples]), examples, strict=True):
-        for word, tag, place in zip(
-            example.tokens, example.tags, word_positions(found.encoding, example.tokens), strict=True
-        ):
+    texts = [example for example in examples if isinstance(example, TextExample)]
+    sentences = [example for example in examples if isinstance(example, TokenExample)]
+    labels: list[str] = [example.label for example in texts if isinstance(example.label, str)]
+    if texts and (sentences or len(labels) < len(texts)):
+        raise BertKerasError("a probe of texts needs texts with one label each")
+    if texts:
+        pairs = [text.pair or "" for text in texts] if any(text.pair is not None for text in texts) else None
+        traces = trace(model, [text.text for text in texts], pairs)
+        return np.stack([found.hidden_states.mean(axis=1) for found in traces], axis=1), labels, None
+    vectors, words = [], []
+    for found, example in zip(trace(model, [" ".join(e.tokens) for e in sentences]), sentences, strict=True):
+        places = word_positions(found.encoding, example.tokens)
+        for word, tag, place in zip(example.tokens, example.tags, places, strict=True):
             if place is not None:
                 vectors.append(found.hidden_states[:, place])
                 labels.append(tag)

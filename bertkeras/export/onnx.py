@@ -126,8 +126,9 @@ class Encoder:
         if config.positions == "rotary":
             half = config.hidden_dim // config.num_heads // 2
             angles = np.outer(np.arange(config.max_sequence_length), 10_000.0 ** (-np.arange(half) / half))
-            waves = (beginning(g.constant(wave(angles), "float32")) for wave in (np.cos, np.sin))
-            self.turns = tuple(g.add("Unsqueeze", wave, g.constant([0, 2])) for wave in waves)  # (1, length, 1, half)
+            cosine, sine = (beginning(g.constant(wave(angles), "float32")) for wave in (np.cos, np.sin))
+            axes = g.constant([0, 2])
+            self.turns = g.add("Unsqueeze", cosine, axes), g.add("Unsqueeze", sine, axes)  # (1, length, 1, half)
         else:
             x = g.add("Add", x, beginning(g.weight(f"{tables}/position_table")))
         self.embeddings = g.layer_norm(x, f"{tables}/layer_norm", config.layer_norm_epsilon)

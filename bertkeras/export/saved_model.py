@@ -118,10 +118,12 @@ class Rows:
             pieces += [part, column(self.tokenizer.sep_id)]
             segments += [0 * part + segment, column(segment)]
         rows = tf.concat(pieces, axis=1)
+        width = tf.maximum(rows.bounding_shape()[1], 1)  # of no texts there are no rows, but a place
+        shape = tf.stack([rows.nrows(), width])
         return {
-            "token_ids": rows.to_tensor(self.tokenizer.pad_id),
-            "segment_ids": tf.concat(segments, axis=1).to_tensor(0),
-            "padding_mask": tf.sequence_mask(rows.row_lengths()),
+            "token_ids": rows.to_tensor(self.tokenizer.pad_id, shape=shape),
+            "segment_ids": tf.concat(segments, axis=1).to_tensor(0, shape=shape),
+            "padding_mask": tf.sequence_mask(rows.row_lengths(), width),
         }
 
 

@@ -112,7 +112,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             return self.output_dense(ops.reshape(context, ops.shape(inputs)))
         query, key, value = self.project(inputs)  # each (batch, num_heads, length, head_dim)
         if query_positions is not None:
-            query = take_positions(query, query_positions[:, None, :])  # (batch, heads, n, head_dim)
+            query = take_positions(query, ops.expand_dims(query_positions, 1))  # (batch, heads, n, head_dim)
             if mask is not None and mask.shape[2] != 1:
                 mask = ops.take_along_axis(mask, query_positions[:, None, :, None], axis=2)
         outputs, probabilities = self.attend(query, key, value, mask, training=training)
@@ -233,5 +233,5 @@ def broadcast_mask(mask: Any) -> Any:
             f"(batch, heads, queries, keys); got {dtype} of shape {tuple(mask.shape)}"
         )
     if rank == 2:
-        return mask[:, None, None, :]
-    return mask[:, None, :, :] if rank == 3 else mask
+        return ops.expand_dims(mask, (1, 2))
+    return ops.expand_dims(mask, 1) if rank == 3 else mask

@@ -90,8 +90,10 @@ class BertReplacedTokenDetector(PresetModel):
 
     def build(self, input_shape: Any = None) -> None:
         shape = (None, None, self.config.hidden_dim)
-        for layer in (*self.generator_blocks, self.mlm_head, self.detector):
-            layer.build(shape)
+        for block in self.generator_blocks:
+            block.build(shape)
+        self.mlm_head.build(shape)
+        self.detector.build(shape)
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class BertTextEmbedder(PresetModel):
         padding_mask = inputs.get("padding_mask")
         if padding_mask is None:
             padding_mask = ops.ones_like(inputs["token_ids"], dtype="bool")
-        is_token = padding_mask[..., None]  # (batch, length, 1)
+        is_token = ops.expand_dims(padding_mask, -1)  # (batch, length, 1)
         if self.pooling == "cls":
             pooled = encoded[:, 0]
         elif self.pooling == "max":

@@ -108,10 +108,8 @@ def test_every_option_of_the_architecture(changes, tmp_path):
 def test_attention_beside_the_answer(what, tmp_path):
     cls, arguments, options = MODELS[what]
     model = drawn(cls, *arguments, **options)
-    inputs = rows(1, 8, masked=what == "masked")
-    encoding = TOKENIZER.encode("the cat sat, he ran.")
-    inputs["token_ids"] = np.array([encoding.ids], "int32")
-    inputs["segment_ids"] = np.zeros((1, 8), "int32")
+    ids = np.array([TOKENIZER.encode("the cat sat, he ran.").ids], "int32")
+    inputs = {**rows(*ids.shape, masked=what == "masked"), "token_ids": ids, "segment_ids": np.zeros_like(ids)}
     found = outputs_of(export_onnx(model.to_preset(), tmp_path / "with.onnx", attention=True), inputs)
     expected = trace(model, "the cat sat, he ran.")[0].attention
     np.testing.assert_allclose(found.pop("attention")[:, 0], expected, atol=1e-5)
