@@ -54,10 +54,11 @@ test-distribution: $(VENV)/installed-backends
 	$(PYTEST) tests/distribution tests/pipelines/test_beam.py -k "jax or torch or beam or layout or share"
 
 # JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
-SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py)
+SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py) \
+  $(addprefix --ignore tests/analysis/test_,bias.py probes.py attention_maps.py)
 
 test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
-	KERAS_BACKEND=$* $(PYTEST) tests/layers tests/models tests/parity tests/checkpoints/test_hugging_face.py \
+	KERAS_BACKEND=$* $(PYTEST) tests/layers tests/models tests/analysis tests/export/test_onnx.py tests/parity tests/checkpoints/test_hugging_face.py \
 	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py \
 	  $(SLOW_ON_$*)
 

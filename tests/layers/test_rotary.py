@@ -28,7 +28,7 @@ def test_each_pair_turns_by_its_angle(head_dim, length_axis):
 
 
 def test_products_tell_the_distance_alone():
-    query, key = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 6)).astype("float32")
+    query, key = map(ops.convert_to_tensor, np.random.default_rng(0).normal(size=(2, 1, 1, 1, 6)).astype("float32"))
 
     def product(query_at, key_at):
         turned = [rotate(x, 1, ops.convert_to_tensor([[at]])) for x, at in ((query, query_at), (key, key_at))]
