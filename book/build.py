@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
@@ -17,6 +21,7 @@ import yaml
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 HTML = BOOK / "_build" / "html"
+LIVE = BOOK / "_static" / "live"  # the page that runs the course's BERT in the browser; made here, not committed
 
 LOADING_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "manifest", "preconnect", "dns-prefetch"}
 LOADING_ATTRIBUTES = {"src", "srcset", "poster", "data", "background"}
@@ -66,6 +71,24 @@ def build() -> int:
     command = [sys.executable, "-c", run, "build", "-n", "-W", "--keep-going", "--all"]
     paths = ["--config", ROOT / "_config.yml", "--toc", BOOK / "_toc.yml", "--path-output", BOOK]
     return subprocess.run([*command, *map(str, paths), str(BOOK)], cwd=ROOT, check=False).returncode
+
+
+def make_live_page() -> None:
+    """Fine-tune the course's BERT on reviews, and export both for `live.md`, unless that was done of the same things."""
+    made_of = [*sorted((ROOT / "bertkeras" / "export").rglob("*.*")), ROOT / "data" / "course-bert" / "model.safetensors"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of if path.suffix != ".pyc")).hexdigest()
+    stamp = LIVE / "made_of.txt"
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    shutil.rmtree(LIVE, ignore_errors=True)
+    command = [sys.executable, "-m", "bertkeras"]
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+    with tempfile.TemporaryDirectory() as folder:
+        reviews = [*command, "finetune", "--dataset", "english-reviews", "--model", "course-bert", "--epochs", "6"]
+        subprocess.run([*reviews, "--output", f"{folder}/reviews"], check=True, env=environment)
+        export = [*command, "export", "course-bert", os.fspath(LIVE), "--to", "browser", "--model", "BertMaskedLM"]
+        subprocess.run([*export, "--also", f"{folder}/reviews"], check=True, env=environment)
+    stamp.write_text(digest)
 
 
 def toc_pages() -> list[str]:
@@ -131,6 +154,7 @@ def _exists(address: str, page: Path, html: Path) -> bool:
 
 
 def main() -> int:
+    make_live_page()
     if code := build():
         print("book: Jupyter Book reported errors or warnings, see above", file=sys.stderr)
         return code

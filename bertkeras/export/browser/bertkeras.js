@@ -209,7 +209,7 @@ const bertkeras = (() => {
         ...row.map((weight, key) => element("td", {
           style: `--weight: ${weight.toFixed(3)}`, title: `${tokens[query]} looks at ${tokens[key]}: ${percent(weight)}` },
           element("span", { class: "bk-hidden" }, percent(weight))))));
-      return [element("p", { class: "bk-note" }, "Each row is a piece that looks; the darker a cell, the more it sees of that column."),
+      return [element("p", { class: "bk-note" }, "Each row is a piece that looks; the stronger its blue, the more it sees of that column."),
         element("div", { class: "bk-scroll", tabindex: "0" }, element("table", { class: "bk-map" }, header, ...cells))];
     }, [element("div", { class: "bk-choices" }, layer, head)]);
     for (const select of [layer, head]) select.addEventListener("change", update);
