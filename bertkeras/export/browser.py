@@ -25,7 +25,10 @@ from bertkeras.models.text_classifier import BertTextClassifier
 
 RUNTIME = "onnxruntime-web@1.30.0"  # from the npm registry
 PAGE = ("page.html", "bertkeras.js", "bertkeras.css")
-EXAMPLES = {"blank": "The function returns a new [MASK].", "text": "The food was lovely, and the people were very kind."}
+EXAMPLES = {
+    "blank": "The function returns a new [MASK].",
+    "text": "The food was lovely, and the people were very kind.",
+}
 
 
 def export_browser(
