@@ -325,9 +325,10 @@ def export(options: argparse.Namespace) -> None:
         raise BertKerasError(f"--attention is for --to onnx; {options.to} has no place for it")
 
     def load(source: str, name: str | None = None) -> Any:
-        name = name or read_checkpoint(source).model
-        if name not in bertkeras.models.__all__:
-            raise BertKerasError(f"{source} does not say which model it is; say --model, such as BertTextClassifier")
+        name = name or read_checkpoint(source).model or "of no known name"
+        models = [name for name in bertkeras.models.__all__ if name.startswith("Bert")]
+        if name not in models:
+            raise BertKerasError(f"unknown model {name!r}; say --model, one of {', '.join(models)}")
         return getattr(bertkeras.models, name).from_preset(source)
 
     if options.also and options.to != "browser":

@@ -46,7 +46,7 @@ def complaint(capsys, *arguments):
 
 def test_help_of_every_command_has_an_example(capsys):
     making = ("train-tokenizer", "prepare", "plan", "pretrain", "finetune")
-    for name in (*making, "launch", "predict", "fill-mask", "evaluate", "convert", "info"):
+    for name in (*making, "launch", "predict", "fill-mask", "evaluate", "convert", "export", "info"):
         with pytest.raises(SystemExit) as end:
             run(name, "--help")
         assert end.value.code == 0
@@ -194,6 +194,13 @@ def test_a_finished_run_is_not_trained_again(home, capsys):
         (["convert", "{home}/tokenizer", "{new}", "--to", "hugging_face"], "not a preset"),
         (["convert", "{home}/run", "{new}", "--to", "keras_hub"], "--other-gelu"),
         (["convert", "{home}/run", "{new}", "--to", "keras_hub", "--dry-run"], "--other-gelu"),
+        (["export", "{home}/run", "{new}"], "required: --to"),
+        (["export", "{home}/run", "{home}/run", "--to", "onnx"], "is there already"),
+        (["export", "{home}/run", "{new}", "--to", "litert", "--attention"], "--attention is for --to onnx"),
+        (["export", "{home}/run", "{new}", "--to", "onnx", "--also", "{home}/run"], "--also is for --to browser"),
+        (["export", "{home}/run", "{new}", "--to", "onnx", "--model", "BertDancer"], "unknown model 'BertDancer'"),
+        (["export", "{home}/run", "{new}", "--to", "saved_model"], "a BertPretrainer has no SavedModel"),
+        (["export", "{home}/run", "{new}", "--to", "litert", "--weights", "bfloat16"], "weights must be one of"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required: COMMAND"),
     ],
@@ -247,6 +254,17 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch, home):
 def weights_of(folder):
     model = BertPretrainer.from_preset(folder)
     return {name: ops.convert_to_numpy(weight) for name, weight in model.canonical_weights().items()}
+
+
+def test_export_to_onnx(home, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    arguments = ["--to", "onnx", "--model", "BertMaskedLM", "--attention", "--weights", "float16"]
+    assert run("export", home / "run", tmp_path / "model.onnx", *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "BertMaskedLM" in shown
+    assert str(tmp_path / "model.onnx") in shown
+    outputs = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()
+    assert [output.name for output in outputs] == ["logits", "attention"]
 
 
 def test_convert_there_and_back(home, tmp_path, capsys):

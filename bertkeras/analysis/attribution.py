@@ -258,6 +258,8 @@ class Explainer:
         `deletion_curve` says of it.
         """
         attention = self._trace().attention.mean(axis=1)  # (layers, length, length)
+        if layer is not None and not -len(attention) <= layer < len(attention):
+            raise BertKerasError(f"no layer {layer}; they are counted from 0 to {len(attention) - 1}")
         chosen = attention.mean(axis=0) if layer is None else attention[layer]
         return self._found(chosen[self.blank or 0], "attention")
 

@@ -84,10 +84,15 @@ def crows_pairs(model: BertMaskedLM, rows: Sequence[Mapping[str, Any]], batch_si
             `bertkeras.datasets.rows("crows-pairs", "test")`.
         batch_size: How many rows are computed at once.
 
+    Raises:
+        BertKerasError: No pairs, no tokenizer, or a sentence of more pieces than the model reads.
+
     Reference: Nangia et al. 2020, https://arxiv.org/abs/2010.00133; on what the pairs miss, Blodgett et al. 2021,
         https://aclanthology.org/2021.acl-long.81/
     """
     tokenizer = needed_tokenizer(model.tokenizer, "crows_pairs")
+    if not rows:
+        raise BertKerasError("no pairs of sentences to compare")
     blanks: list[Blank] = []
     owners: list[tuple[int, int]] = []
     for index, row in enumerate(rows):

@@ -138,6 +138,8 @@ def test_bad_questions_get_a_clear_answer():
         Explainer(model, TEXT, target=3)
     with pytest.raises(BertKerasError, match="one \\[MASK\\] in the text, got 0"):
         Explainer(drawn(BertMaskedLM), TEXT)
+    with pytest.raises(BertKerasError, match="no layer 2"):
+        Explainer(model, TEXT).attention(layer=2)
     with pytest.raises(BertKerasError, match="needs objective="):
         Explainer(drawn(BertTokenClassifier, 2), TEXT)
     with pytest.raises(BertKerasError, match="reads at most 32"):

@@ -52,6 +52,8 @@ def test_pairs_are_scored_by_the_pieces_they_share():
 
 def test_a_sentence_that_is_too_long_is_refused():
     long = {**ROWS[0], "sent_more": "the " * 40, "sent_less": "the " * 41}
+    with pytest.raises(BertKerasError, match="no pairs"):
+        crows_pairs(drawn(BertMaskedLM), [])
     with pytest.raises(BertKerasError, match="43 pieces, but the model reads at most 32"):
         crows_pairs(drawn(BertMaskedLM), [long])
 
