@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from bertkeras.checkpoints.hub import COURSE_BERT
 from bertkeras.datasets.shipped import SPLITS, TASKS, shipped_names, shipped_path
 from bertkeras.text.tags import spans_of
 from tests.data.cards import Figure, card_path, card_table, headings, measured, names_per_100_words
@@ -74,7 +75,7 @@ def pieces(name):
 def test_every_set_is_here():
     assert set(KINDS) == set(shipped_names())
     folders = {path.name for path in shipped_path("passages", "dev").parents[1].iterdir() if path.is_dir()}
-    assert folders == set(shipped_names())
+    assert folders == {*shipped_names(), COURSE_BERT}
 
 
 @pytest.mark.parametrize(("name", "split"), FILES)
