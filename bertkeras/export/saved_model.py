@@ -32,8 +32,8 @@ def export_saved_model(model: PresetModel, folder: str | os.PathLike[str], top_k
     - of a `BertTextClassifier`: `probabilities` `(batch, num_classes)`, calibrated, and `labels` `(num_classes,)`; of a
       regression `values`. A second signature, `pairs`, takes `texts` and `pairs`.
     - of a `BertTextEmbedder`: `vectors` `(batch, hidden_dim)`.
-    - of a `BertMaskedLM`, for texts with any number of `[MASK]`: `pieces` and `probabilities` `(blanks, top_k)`, and the
-      number of each blank's text, `text` `(blanks,)`.
+    - of a `BertMaskedLM`, for texts with any number of `[MASK]`: `pieces` and `probabilities`, `(blanks, top_k)`, and
+      the number of each blank's text, `text` `(blanks,)`.
 
     Texts that are too long are cut, as `classify` and `embed` do it; a masked LM's are an error.
 
