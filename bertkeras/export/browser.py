@@ -54,8 +54,7 @@ def export_browser(
 
     Raises:
         BertKerasError: A model of another kind or without a tokenizer, a folder that is not empty, or npm is not there
-        or
-            cannot fetch the runtime.
+            or cannot fetch the runtime.
     """
     folder = Path(folder)
     if not models:
