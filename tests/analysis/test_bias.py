@@ -41,11 +41,11 @@ def test_pairs_are_scored_by_the_pieces_they_share():
                 expected += log_probs(model, masked, place)[ids[place]]
             assert score == pytest.approx(expected, abs=2e-3)
     more, less = found.scores.T
-    stereo = [0, 1, 3]
-    hits = int((more[stereo] > less[stereo]).sum() + (less[[2, 4]] > more[[2, 4]]).sum())
+    hits = int((more > less).sum())
     assert (found.metric.hits, found.metric.count, found.neutral) == (hits, 5, 1)
     assert found.stereotype.count == 2  # less the one that comes out equal
     assert found.antistereotype.count == 2
+    assert found.stereotype.hits + found.antistereotype.hits == hits
     assert {name: share.count for name, share in found.by_type.items()} == {"gender": 3, "work": 2}
     assert found.metric.percent == pytest.approx(20 * hits)
 

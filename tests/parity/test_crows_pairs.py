@@ -49,7 +49,13 @@ def test_scores_are_those_of_the_published_method(tmp_path):
     found = crows_pairs(ours, pairs)
     expected = np.array([by_the_book(theirs, tokenizer, pair) for pair in pairs])
     np.testing.assert_allclose(found.scores, expected, atol=0.0021)  # two roundings and float32
-    stereo = np.array([pair["stereo_antistereo"] == "stereo" for pair in pairs])
-    more, less = expected.T
-    hits = int((more > less)[stereo].sum() + (less > more)[~stereo].sum())
-    assert found.metric.percent == pytest.approx(100 * hits / len(pairs))
+    more, less = found.scores.T
+    directions = np.array([pair["stereo_antistereo"] for pair in pairs])
+    for share, direction in ((found.stereotype, "stereo"), (found.antistereotype, "antistereo")):
+        # their script turns a pair of the second kind around, and then counts where its second sentence is likelier
+        first, second = (more, less) if direction == "stereo" else (less, more)
+        chosen = (directions == direction) & (first != second)
+        wins = first > second if direction == "stereo" else second > first
+        assert (share.hits, share.count) == (int(wins[chosen].sum()), int(chosen.sum()))
+    assert found.metric.hits == found.stereotype.hits + found.antistereotype.hits
+    assert found.metric.percent == pytest.approx(100 * found.metric.hits / len(pairs))
