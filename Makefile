@@ -55,10 +55,11 @@ test-distribution: $(VENV)/installed-backends
 
 # JAX compiles each operation anew for every length of row: what only strings the models' calls together runs on the others.
 SLOW_ON_jax = $(addprefix --ignore tests/models/test_,zero_shot.py sampling.py predictions.py) \
-  $(addprefix --ignore tests/analysis/test_,bias.py probes.py attention_maps.py) --ignore tests/export/test_onnx.py
+  $(addprefix --ignore tests/analysis/test_,bias.py probes.py attention_maps.py)
+MORE_ON_torch = tests/export/test_onnx.py
 
 test-jax test-torch: test-%: $(VENV)/installed-backends $(VENV)/installed-setup
-	KERAS_BACKEND=$* $(PYTEST) tests/layers tests/models tests/analysis tests/export/test_onnx.py tests/parity tests/checkpoints/test_hugging_face.py \
+	KERAS_BACKEND=$* $(PYTEST) tests/layers tests/models tests/analysis $(MORE_ON_$*) tests/parity tests/checkpoints/test_hugging_face.py \
 	  tests/checkpoints/test_keras_hub.py tests/training/test_optimizers.py --ignore tests/parity/test_tokenizers.py \
 	  $(SLOW_ON_$*)
 
